@@ -26,8 +26,11 @@ impl Bitmap {
         Self { levels }
     }
 
+    /// Whether `bit` is set; `false` for one that is not there.
     pub(crate) fn contains(&self, bit: u32) -> bool {
-        self.levels[0][word(bit)] & mask(bit) != 0
+        self.levels[0]
+            .get(word(bit))
+            .is_some_and(|word| word & mask(bit) != 0)
     }
 
     pub(crate) fn set(&mut self, mut bit: u32) {
@@ -42,19 +45,17 @@ impl Bitmap {
         }
     }
 
-    pub(crate) fn clear(&mut self, mut bit: u32) {
+    /// Clears `bit`; returns whether no bit is set any more.
+    pub(crate) fn clear(&mut self, mut bit: u32) -> bool {
         for level in &mut self.levels {
             let word = &mut level[word(bit)];
             *word &= !mask(bit);
             if *word != 0 {
-                return;
+                return false;
             }
             bit >>= WORD_SHIFT;
         }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.levels[self.levels.len() - 1][0] == 0
+        true
     }
 
     /// The first set bit that is not before `from`.
@@ -105,13 +106,12 @@ mod tests {
                     bitmap.set(bit);
                     model.insert(bit);
                 } else if let Some(&bit) = model.range(bit..).next() {
-                    bitmap.clear(bit);
                     model.remove(&bit);
+                    prop_assert_eq!(bitmap.clear(bit), model.is_empty());
                 }
                 let from = from % (bits + 1);
                 prop_assert_eq!(bitmap.first_from(from), model.range(from..).next().copied());
                 prop_assert_eq!(bitmap.first_from(0), model.first().copied());
-                prop_assert_eq!(bitmap.is_empty(), model.is_empty());
                 prop_assert_eq!(bitmap.contains(bit), model.contains(&bit));
             }
         }

@@ -167,9 +167,14 @@ impl Buddy {
     /// Whether some page from `first` to `last` (of those that are there) is free.
     fn any_free(&self, first: u32, last: u32) -> bool {
         each_bit(self.orders).any(|order| {
-            self.blocks[order as usize]
-                .first_from(first >> order)
-                .is_some_and(|block| block <= last >> order)
+            let (blocks, first, last) =
+                (&self.blocks[order as usize], first >> order, last >> order);
+            // Mostly one block, and a look at a bit is cheaper than a search from there.
+            if first == last {
+                blocks.contains(first)
+            } else {
+                blocks.first_from(first).is_some_and(|block| block <= last)
+            }
         })
     }
 
@@ -265,9 +270,7 @@ impl Buddy {
     }
 
     fn remove(&mut self, order: u32, block: u32) {
-        let blocks = &mut self.blocks[order as usize];
-        blocks.clear(block);
-        if blocks.is_empty() {
+        if self.blocks[order as usize].clear(block) {
             self.orders &= !(1 << order);
         }
     }
@@ -319,7 +322,7 @@ mod tests {
         for (order, blocks) in buddy.blocks.iter().enumerate() {
             assert_eq!(
                 buddy.orders >> order & 1 == 1,
-                !blocks.is_empty(),
+                blocks.first_from(0).is_some(),
                 "bit of order {order}"
             );
             for block in (0..buddy.pages >> order).filter(|&block| blocks.contains(block)) {
