@@ -28,9 +28,7 @@ impl Bitmap {
 
     /// Whether `bit` is set; `false` for one that is not there.
     pub(crate) fn contains(&self, bit: u32) -> bool {
-        self.levels[0]
-            .get(word(bit))
-            .is_some_and(|word| word & mask(bit) != 0)
+        self.levels[0].get(word(bit)).is_some_and(|word| word & mask(bit) != 0)
     }
 
     pub(crate) fn set(&mut self, mut bit: u32) {

@@ -73,15 +73,8 @@ impl Buddy {
     /// An allocator of `pages` pages, none free.
     pub fn empty(pages: u32) -> Self {
         let orders = u32::BITS - pages.leading_zeros();
-        let blocks = (0..orders)
-            .map(|order| Bitmap::new(pages >> order))
-            .collect();
-        Self {
-            pages,
-            free_pages: 0,
-            orders: 0,
-            blocks,
-        }
+        let blocks = (0..orders).map(|order| Bitmap::new(pages >> order)).collect();
+        Self { pages, free_pages: 0, orders: 0, blocks }
     }
 
     /// How many pages there are, free or not.
@@ -143,14 +136,8 @@ impl Buddy {
     /// # Errors
     /// [`BuddyError`] if the run is empty, out of range, or partly free. Nothing is changed then.
     pub fn free(&mut self, first: u32, count: u32) -> Result<(), BuddyError> {
-        let end = first
-            .checked_add(count)
-            .filter(|&end| count > 0 && end <= self.pages);
-        let end = end.ok_or(BuddyError::OutOfRange {
-            first,
-            count,
-            pages: self.pages,
-        })?;
+        let end = first.checked_add(count).filter(|&end| count > 0 && end <= self.pages);
+        let end = end.ok_or(BuddyError::OutOfRange { first, count, pages: self.pages })?;
         if self.any_free(first, end - 1) {
             return Err(BuddyError::AlreadyFree { first, count });
         }
@@ -167,8 +154,7 @@ impl Buddy {
     /// Whether some page from `first` to `last` (of those that are there) is free.
     fn any_free(&self, first: u32, last: u32) -> bool {
         each_bit(self.orders).any(|order| {
-            let (blocks, first, last) =
-                (&self.blocks[order as usize], first >> order, last >> order);
+            let (blocks, first, last) = (&self.blocks[order as usize], first >> order, last >> order);
             // Mostly one block, and a look at a bit is cheaper than a search from there.
             if first == last {
                 blocks.contains(first)
@@ -180,9 +166,7 @@ impl Buddy {
 
     /// The first page of the lowest free block of `order`, which must have one.
     fn first_of(&self, order: u32) -> u32 {
-        self.blocks[order as usize]
-            .first_from(0)
-            .expect("invariant: the bit of an order says that it has a block")
+        self.blocks[order as usize].first_from(0).expect("invariant: the bit of an order says that it has a block")
             << order
     }
 
@@ -211,16 +195,13 @@ impl Buddy {
 
     /// The order of the free block that ends at `page`.
     fn block_before(&self, page: u32) -> Option<u32> {
-        each_bit(self.orders)
-            .find(|&order| page >> order > 0 && self.is_block(order, page - (1 << order)))
+        each_bit(self.orders).find(|&order| page >> order > 0 && self.is_block(order, page - (1 << order)))
     }
 
     /// Whether the free blocks have one of `order` that begins at `page`.
     fn is_block(&self, order: u32, page: u32) -> bool {
         let in_range = u64::from(page) + (1 << order) <= u64::from(self.pages);
-        in_range
-            && page.trailing_zeros() >= order
-            && self.blocks[order as usize].contains(page >> order)
+        in_range && page.trailing_zeros() >= order && self.blocks[order as usize].contains(page >> order)
     }
 
     /// Takes `count` free pages from `first` on, where a block begins.
@@ -228,9 +209,7 @@ impl Buddy {
         let end = u64::from(first) + u64::from(count);
         let mut page = u64::from(first);
         while page < end {
-            let order = self
-                .block_at(page as u32)
-                .expect("caller: the run begins with a block and is free to its end");
+            let order = self.block_at(page as u32).expect("caller: the run begins with a block and is free to its end");
             self.remove(order, page as u32 >> order);
             page += 1 << order;
         }
@@ -320,53 +299,31 @@ mod tests {
     fn check(buddy: &Buddy, free: &[bool]) {
         let mut covered = vec![0; free.len()];
         for (order, blocks) in buddy.blocks.iter().enumerate() {
-            assert_eq!(
-                buddy.orders >> order & 1 == 1,
-                blocks.first_from(0).is_some(),
-                "bit of order {order}"
-            );
+            assert_eq!(buddy.orders >> order & 1 == 1, blocks.first_from(0).is_some(), "bit of order {order}");
             for block in (0..buddy.pages >> order).filter(|&block| blocks.contains(block)) {
                 let first = (block as usize) << order;
-                covered[first..first + (1 << order)]
-                    .iter_mut()
-                    .for_each(|blocks| *blocks += 1);
-                assert!(
-                    !buddy.is_buddy_free(order as u32, block),
-                    "buddies {block} of order {order} are not merged"
-                );
+                covered[first..first + (1 << order)].iter_mut().for_each(|blocks| *blocks += 1);
+                assert!(!buddy.is_buddy_free(order as u32, block), "buddies {block} of order {order} are not merged");
             }
         }
         for (page, &free) in free.iter().enumerate() {
-            assert_eq!(
-                covered[page],
-                i32::from(free),
-                "blocks that have page {page}"
-            );
+            assert_eq!(covered[page], i32::from(free), "blocks that have page {page}");
             assert_eq!(buddy.is_free(page as u32), free, "page {page}");
         }
         assert!(!buddy.is_free(free.len() as u32));
-        assert_eq!(
-            buddy.free_pages() as usize,
-            free.iter().filter(|&&free| free).count()
-        );
+        assert_eq!(buddy.free_pages() as usize, free.iter().filter(|&&free| free).count());
     }
 
     /// The length of the longest aligned block of free pages.
     fn largest_block(free: &[bool]) -> u32 {
-        let is_block = |order: &u32| {
-            free.chunks_exact(1 << order)
-                .any(|block| block.iter().all(|&free| free))
-        };
+        let is_block = |order: &u32| free.chunks_exact(1 << order).any(|block| block.iter().all(|&free| free));
         (0..8).rev().find(is_block).map_or(0, |order| 1 << order)
     }
 
     /// Takes the run in the model; all of it has to be free.
     fn take(free: &mut [bool], first: u32, count: u32) {
         for page in first..first + count {
-            assert!(
-                std::mem::replace(&mut free[page as usize], false),
-                "page {page} was not free"
-            );
+            assert!(std::mem::replace(&mut free[page as usize], false), "page {page} was not free");
         }
     }
 
@@ -408,11 +365,7 @@ mod tests {
     fn free_both(buddy: &mut Buddy, free: &mut [bool], first: u32, count: u32) {
         let pages = free.len() as u32;
         let expect = if count == 0 || first + count > pages {
-            Err(BuddyError::OutOfRange {
-                first,
-                count,
-                pages,
-            })
+            Err(BuddyError::OutOfRange { first, count, pages })
         } else if (first..first + count).any(|page| free[page as usize]) {
             Err(BuddyError::AlreadyFree { first, count })
         } else {
@@ -425,16 +378,9 @@ mod tests {
     #[test]
     fn takes_the_lowest_pages() {
         let mut buddy = Buddy::new(1 << 18);
-        assert_eq!(
-            (buddy.alloc(3), buddy.alloc(1), buddy.alloc(4)),
-            (Some(0), Some(3), Some(4))
-        );
+        assert_eq!((buddy.alloc(3), buddy.alloc(1), buddy.alloc(4)), (Some(0), Some(3), Some(4)));
         buddy.free(1, 2).unwrap();
-        assert_eq!(
-            (buddy.alloc(2), buddy.alloc(2)),
-            (Some(8), Some(10)),
-            "1 and 2 are no block"
-        );
+        assert_eq!((buddy.alloc(2), buddy.alloc(2)), (Some(8), Some(10)), "1 and 2 are no block");
         assert_eq!((buddy.alloc(1), buddy.alloc(1)), (Some(1), Some(2)));
     }
 
@@ -449,21 +395,8 @@ mod tests {
     #[test]
     fn a_peer_cannot_overflow_it() {
         let mut buddy = Buddy::empty(10);
-        for (first, count) in [
-            (u32::MAX, u32::MAX),
-            (u32::MAX, 1),
-            (0, u32::MAX),
-            (10, 0),
-            (9, 2),
-        ] {
-            assert_eq!(
-                buddy.free(first, count),
-                Err(BuddyError::OutOfRange {
-                    first,
-                    count,
-                    pages: 10
-                })
-            );
+        for (first, count) in [(u32::MAX, u32::MAX), (u32::MAX, 1), (0, u32::MAX), (10, 0), (9, 2)] {
+            assert_eq!(buddy.free(first, count), Err(BuddyError::OutOfRange { first, count, pages: 10 }));
         }
         assert_eq!(buddy.free_pages(), 0);
     }

@@ -22,9 +22,7 @@ const UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 
 #[non_exhaustive]
 pub enum ByteSizeError {
     /// It is not a number and a unit.
-    #[error(
-        "{0:?} is no size: write a whole number of bytes, or one with B, KiB, MiB, GiB or TiB after it"
-    )]
+    #[error("{0:?} is no size: write a whole number of bytes, or one with B, KiB, MiB, GiB or TiB after it")]
     Malformed(String),
     /// It is more than a `u64` counts.
     #[error("{0:?} is more than 2^64 - 1 bytes")]
@@ -52,28 +50,18 @@ impl FromStr for ByteSize {
         }
         let shift = match unit.trim_start() {
             "" => 0,
-            unit => {
-                UNITS
-                    .iter()
-                    .find(|(name, _)| *name == unit)
-                    .ok_or_else(malformed)?
-                    .1
-            }
+            unit => UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(malformed)?.1,
         };
         // Only digits, at least one: the number itself can only be too large.
         let number: u64 = number.parse().map_err(|_| too_large())?;
-        number
-            .checked_mul(1 << shift)
-            .map(ByteSize)
-            .ok_or_else(too_large)
+        number.checked_mul(1 << shift).map(ByteSize).ok_or_else(too_large)
     }
 }
 
 impl fmt::Display for ByteSize {
     /// The number in the largest unit that it is a whole number of.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole =
-            |&&(_, shift): &&(&str, u32)| self.0 >> shift << shift == self.0 && self.0 >> shift > 0;
+        let whole = |&&(_, shift): &&(&str, u32)| self.0 >> shift << shift == self.0 && self.0 >> shift > 0;
         let (name, shift) = UNITS.iter().find(whole).unwrap_or(&("B", 0));
         write!(f, "{}{name}", self.0 >> shift)
     }
@@ -86,28 +74,14 @@ mod tests {
 
     #[test]
     fn as_people_write_it() {
-        for (text, bytes) in [
-            ("4096", 4096),
-            ("512KiB", 512 << 10),
-            ("1GiB", 1 << 30),
-            ("2 TiB", 2 << 40),
-            ("7B", 7),
-        ] {
+        for (text, bytes) in [("4096", 4096), ("512KiB", 512 << 10), ("1GiB", 1 << 30), ("2 TiB", 2 << 40), ("7B", 7)] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
         for text in ["", "KiB", "-1", "1.5GiB", "1GB", "1 G i B", "١KiB"] {
-            assert_eq!(
-                text.parse::<ByteSize>(),
-                Err(ByteSizeError::Malformed(text.to_owned())),
-                "{text}"
-            );
+            assert_eq!(text.parse::<ByteSize>(), Err(ByteSizeError::Malformed(text.to_owned())), "{text}");
         }
         for text in ["18446744073709551616", "16777216TiB"] {
-            assert_eq!(
-                text.parse::<ByteSize>(),
-                Err(ByteSizeError::TooLarge(text.to_owned())),
-                "{text}"
-            );
+            assert_eq!(text.parse::<ByteSize>(), Err(ByteSizeError::TooLarge(text.to_owned())), "{text}");
         }
         assert_eq!(ByteSize(0).to_string(), "0B");
         assert_eq!(ByteSize(1536).to_string(), "1536B");

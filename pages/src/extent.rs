@@ -20,11 +20,7 @@ impl fmt::Debug for SegmentId {
 
 impl fmt::Display for SegmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::HOLE {
-            f.write_str("hole")
-        } else {
-            write!(f, "s{}", self.0)
-        }
+        if *self == Self::HOLE { f.write_str("hole") } else { write!(f, "s{}", self.0) }
     }
 }
 
@@ -54,11 +50,7 @@ pub struct Extent {
 impl Extent {
     /// The pages `first .. first + count` of `segment`, unchecked.
     pub const fn new(segment: SegmentId, first: u32, count: u32) -> Self {
-        Self {
-            segment,
-            first,
-            count,
-        }
+        Self { segment, first, count }
     }
 
     /// A hole: `count` pages that read as zeros.
@@ -84,26 +76,9 @@ impl Extent {
     /// The first `pages` pages and the rest; `None` unless both have some, or if the rest would start past the last page
     /// that there can be.
     pub fn split_at(self, pages: u32) -> Option<(Extent, Extent)> {
-        let rest = self
-            .count
-            .checked_sub(pages)
-            .filter(|&rest| rest > 0 && pages > 0)?;
-        let first = if self.is_hole() {
-            0
-        } else {
-            self.first.checked_add(pages)?
-        };
-        Some((
-            Self {
-                count: pages,
-                ..self
-            },
-            Self {
-                first,
-                count: rest,
-                ..self
-            },
-        ))
+        let rest = self.count.checked_sub(pages).filter(|&rest| rest > 0 && pages > 0)?;
+        let first = if self.is_hole() { 0 } else { self.first.checked_add(pages)? };
+        Some((Self { count: pages, ..self }, Self { first, count: rest, ..self }))
     }
 
     /// Whether this and `next` are one run: adjacent in the same segment, or both holes; and not too long to be one extent.
@@ -115,10 +90,7 @@ impl Extent {
 
     /// This and `next` as one extent, if they [join](Extent::joins).
     pub fn join(self, next: Extent) -> Option<Extent> {
-        self.joins(next).then(|| Self {
-            count: self.count + next.count,
-            ..self
-        })
+        self.joins(next).then(|| Self { count: self.count + next.count, ..self })
     }
 }
 
@@ -142,9 +114,7 @@ mod tests {
     /// The pages of an extent, one by one: the model.
     fn pages(extent: Extent) -> Vec<(SegmentId, u64)> {
         let step = u64::from(!extent.is_hole());
-        (0..u64::from(extent.count))
-            .map(|i| (extent.segment, u64::from(extent.first) + i * step))
-            .collect()
+        (0..u64::from(extent.count)).map(|i| (extent.segment, u64::from(extent.first) + i * step)).collect()
     }
 
     fn extents() -> impl Strategy<Value = Extent> {
@@ -155,11 +125,7 @@ mod tests {
                 count
             )),
             (0..8u32).prop_map(Extent::hole),
-            (0..4u32, 0..8u32).prop_map(|(back, count)| Extent::new(
-                SegmentId(0),
-                u32::MAX - back,
-                count
-            )),
+            (0..4u32, 0..8u32).prop_map(|(back, count)| Extent::new(SegmentId(0), u32::MAX - back, count)),
         ]
     }
 
@@ -196,9 +162,6 @@ mod tests {
         assert!(!Extent::new(SegmentId(0), u32::MAX, 2).is_valid());
         assert!(!Extent::new(SegmentId(0), 1, 0).is_valid());
         assert!(!Extent::new(SegmentId::HOLE, 1, 1).is_valid());
-        assert_eq!(
-            format!("{} {}", Extent::new(SegmentId(1), 2, 3), Extent::hole(4)),
-            "s1[2..5] hole[0..4]"
-        );
+        assert_eq!(format!("{} {}", Extent::new(SegmentId(1), 2, 3), Extent::hole(4)), "s1[2..5] hole[0..4]");
     }
 }

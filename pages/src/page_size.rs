@@ -42,9 +42,7 @@ impl PageSize {
     /// [`PageSizeError::Unsupported`] unless `bytes` is a power of two from 4 KiB to 2 MiB.
     pub const fn new(bytes: u64) -> Result<Self, PageSizeError> {
         if bytes.is_power_of_two() && bytes >= Self::MIN.bytes() && bytes <= Self::MAX.bytes() {
-            Ok(Self {
-                shift: bytes.trailing_zeros() as u8,
-            })
+            Ok(Self { shift: bytes.trailing_zeros() as u8 })
         } else {
             Err(PageSizeError::Unsupported(bytes))
         }
@@ -99,32 +97,18 @@ mod tests {
 
     #[test]
     fn all_that_there_are() {
-        let good: Vec<_> = (0..64)
-            .filter_map(|shift| PageSize::new(1 << shift).ok())
-            .collect();
+        let good: Vec<_> = (0..64).filter_map(|shift| PageSize::new(1 << shift).ok()).collect();
         assert_eq!(good.len(), 10);
-        assert_eq!(
-            (good[0], good[9], good[0]),
-            (PageSize::MIN, PageSize::MAX, PageSize::default())
-        );
+        assert_eq!((good[0], good[9], good[0]), (PageSize::MIN, PageSize::MAX, PageSize::default()));
         for size in good {
             assert_eq!(size.to_string().parse(), Ok(size));
             assert_eq!(1 << size.shift(), size.bytes());
-            assert_eq!(
-                PageSize::new(size.bytes() + 1),
-                Err(PageSizeError::Unsupported(size.bytes() + 1))
-            );
+            assert_eq!(PageSize::new(size.bytes() + 1), Err(PageSizeError::Unsupported(size.bytes() + 1)));
         }
         assert_eq!("4096".parse(), Ok(PageSize::MIN));
         assert_eq!("2MiB".parse(), Ok(PageSize::MAX));
-        assert_eq!(
-            "4MiB".parse::<PageSize>(),
-            Err(PageSizeError::Unsupported(4 << 20))
-        );
-        assert!(matches!(
-            "page".parse::<PageSize>(),
-            Err(PageSizeError::Malformed(_))
-        ));
+        assert_eq!("4MiB".parse::<PageSize>(), Err(PageSizeError::Unsupported(4 << 20)));
+        assert!(matches!("page".parse::<PageSize>(), Err(PageSizeError::Malformed(_))));
         assert_eq!(PageSize::new(0), Err(PageSizeError::Unsupported(0)));
     }
 

@@ -88,12 +88,7 @@ impl RunSet {
     pub fn insert(&mut self, first: u32, count: u32) -> Result<(), RunSetError> {
         let end = end_of(first, count)?;
         // Runs are disjoint: if the last one that begins before `end` does not reach in, no earlier one does.
-        if self
-            .runs
-            .range(..end)
-            .next_back()
-            .is_some_and(|(&other, &pages)| other + pages > first)
-        {
+        if self.runs.range(..end).next_back().is_some_and(|(&other, &pages)| other + pages > first) {
             return Err(RunSetError::Overlaps { first, count });
         }
         let (mut start, mut total) = (first, count);
@@ -114,9 +109,7 @@ impl RunSet {
     /// [`RunSetError`] if that is no run or some page of it is not in the set. Nothing is changed then.
     pub fn remove(&mut self, first: u32, count: u32) -> Result<(), RunSetError> {
         let end = end_of(first, count)?;
-        let (start, stop) = self
-            .run_around(first, end)
-            .ok_or(RunSetError::Missing { first, count })?;
+        let (start, stop) = self.run_around(first, end).ok_or(RunSetError::Missing { first, count })?;
         if start < first {
             self.runs.insert(start, first - start);
         } else {
@@ -143,10 +136,7 @@ impl RunSet {
 
 /// The end of a run, if it is one.
 fn end_of(first: u32, count: u32) -> Result<u32, RunSetError> {
-    first
-        .checked_add(count)
-        .filter(|_| count > 0)
-        .ok_or(RunSetError::NotARun { first, count })
+    first.checked_add(count).filter(|_| count > 0).ok_or(RunSetError::NotARun { first, count })
 }
 
 #[cfg(test)]
@@ -157,14 +147,8 @@ mod tests {
 
     fn check(runs: &RunSet, model: &BTreeSet<u32>) {
         let all: Vec<_> = runs.iter().collect();
-        assert!(
-            all.windows(2).all(|pair| pair[0].0 + pair[0].1 < pair[1].0),
-            "runs touch: {all:?}"
-        );
-        let pages: Vec<u32> = all
-            .iter()
-            .flat_map(|&(first, count)| first..first + count)
-            .collect();
+        assert!(all.windows(2).all(|pair| pair[0].0 + pair[0].1 < pair[1].0), "runs touch: {all:?}");
+        let pages: Vec<u32> = all.iter().flat_map(|&(first, count)| first..first + count).collect();
         assert_eq!(pages, model.iter().copied().collect::<Vec<_>>());
         assert_eq!(runs.pages(), model.len() as u64);
         assert_eq!(runs.is_empty(), model.is_empty());

@@ -76,7 +76,7 @@ impl RequestOp {
     /// Whether an answer comes in the good case. The others are answered by a notice if they fail.
     pub fn is_answered(self) -> bool {
         use RequestOp::*;
-        !matches!(self, Mapped | Commit | Release | Revoke | Return | Renew | Bye)
+        !matches!(self, Mapped | Commit | Release | Revoke | Return | Bye)
     }
 }
 
