@@ -1,0 +1,222 @@
+//! The two halves of a link, and what they carry.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use std::any::Any;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// The largest head, in bytes.
+pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// The bytes that follow a head, in pieces that are sent without being copied first. `Bytes::from_owner` lends memory that
+/// somebody else owns, such as pages: the owner is dropped when the link no longer looks at it.
+pub type Body = SmallVec<[Bytes; 2]>;
+
+/// Memory that a body is to be put in.
+///
+/// # Safety
+///
+/// The parts must be valid for writes, and touched by nobody else, for as long as the value lives, wherever it moves.
+pub unsafe trait Destination: Any + Send {
+    /// Where the body goes, in order. Always the same parts; together exactly as long as the body.
+    fn parts(&self) -> &[Part];
+
+    /// The value itself again, for whoever gave it.
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
+}
+
+/// A run of bytes in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// The first byte.
+    pub start: *mut u8,
+    /// How many bytes.
+    pub len: usize,
+}
+
+// SAFETY: a `Part` is only an address; whoever turns it into a reference answers for it.
+unsafe impl Send for Part {}
+// SAFETY: as above.
+unsafe impl Sync for Part {}
+
+/// What a body is to become.
+pub enum Target {
+    /// Put it there.
+    Memory(Box<dyn Destination>),
+    /// Skip it.
+    Discard,
+}
+
+/// What a receiver has to say.
+pub enum Incoming<'a> {
+    /// Nothing just now. Wait for [`Receiver::interests`].
+    Empty,
+    /// A message. If `body_len` is not 0 the body waits: call [`Receiver::place`] before receiving on.
+    Head {
+        /// The head.
+        head: &'a [u8],
+        /// Length of the body in bytes.
+        body_len: u64,
+    },
+    /// The body of the last head is in its place, whole.
+    Body(Target),
+}
+
+/// A descriptor to wait on.
+#[derive(Clone, Copy, Debug)]
+pub struct Interest<'a> {
+    /// The descriptor.
+    pub fd: BorrowedFd<'a>,
+    /// Wait until it can be written, rather than read.
+    pub writable: bool,
+}
+
+/// What to wait on.
+pub type Interests<'a> = SmallVec<[Interest<'a>; 2]>;
+
+/// The half of a link that sends.
+pub trait Sender: Send {
+    /// Takes a message to be sent, if there is room for it; the head is copied, the body is not.
+    ///
+    /// Nothing need be on its way before [`flush`](Sender::flush): gather what there is to send, then flush once.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError::Full`] gives the body back: flush, wait for [`interests`](Sender::interests) and try again.
+    /// [`TrySendError::Link`] if the link has ended or the message is over a limit of the link.
+    fn try_send(&mut self, head: &[u8], body: Body) -> Result<(), TrySendError>;
+
+    /// Moves on what was taken, and wakes the peer at most once. Whether all of it is out of this half's hands.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`] if the link has ended.
+    fn flush(&mut self) -> Result<bool, LinkError>;
+
+    /// What to wait on when `try_send` said `Full` or `flush` said `false`. The same descriptors for the life of the link.
+    fn interests(&self) -> Interests<'_>;
+
+    /// Passes a descriptor, under a number that messages sent from now on may refer to.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Unsupported`] where the peer is on another host.
+    fn pass_fd(&mut self, tag: u32, fd: BorrowedFd<'_>) -> Result<(), LinkError> {
+        let _ = (tag, fd);
+        Err(LinkError::Unsupported("passing descriptors"))
+    }
+}
+
+/// The half of a link that receives.
+pub trait Receiver: Send {
+    /// The next thing that came.
+    ///
+    /// A receiver that said [`Incoming::Empty`] has asked its peer for a wake-up: one is due on its interests as soon as
+    /// there is something, so that a caller may go to sleep without looking again.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Closed`] after the last message of a peer that is gone; others when the link broke.
+    ///
+    /// # Panics
+    ///
+    /// If a body waits to be placed.
+    fn recv(&mut self) -> Result<Incoming<'_>, LinkError>;
+
+    /// Says where the body goes whose head was just received.
+    ///
+    /// # Panics
+    ///
+    /// If no body waits, or the destination has another length.
+    fn place(&mut self, target: Target);
+
+    /// What to wait on after [`Incoming::Empty`]. The same descriptors for the life of the link.
+    fn interests(&self) -> Interests<'_>;
+
+    /// A descriptor that the peer passed under this number, if it came. It comes before any message sent after it.
+    fn take_fd(&mut self, tag: u32) -> Option<OwnedFd> {
+        let _ = tag;
+        None
+    }
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// This very process.
+    InProcess,
+    /// A process on this host, as the kernel vouches for it.
+    Local {
+        /// Its process.
+        pid: u32,
+        /// Its user.
+        uid: u32,
+    },
+    /// A process elsewhere.
+    Remote(std::net::SocketAddr),
+}
+
+/// A connection to a peer.
+pub struct Link {
+    /// The half that sends.
+    pub sender: Box<dyn Sender>,
+    /// The half that receives.
+    pub receiver: Box<dyn Receiver>,
+    /// Who is at the other end.
+    pub peer: Peer,
+}
+
+/// Why a message was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TrySendError {
+    /// No room just now.
+    #[error("the link is full")]
+    Full(Body),
+    /// Never.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+/// Why a link does not work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The peer is gone, or this end was closed.
+    #[error("the peer is gone")]
+    Closed,
+    /// The peer breaks the rules of the transport; the link is closed.
+    #[error("the peer broke the protocol of the link: {0}")]
+    Protocol(&'static str),
+    /// A message over a limit. It was not sent, and the link goes on.
+    #[error("{what} of {len} bytes is over the link's limit of {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its size.
+        len: u64,
+        /// What may be.
+        limit: u64,
+    },
+    /// The transport can't do that.
+    #[error("this link does not support {0}")]
+    Unsupported(&'static str),
+    /// It took longer than it may.
+    #[error("nothing within {0:?}")]
+    Deadline(std::time::Duration),
+    /// An address that can't be understood.
+    #[error("{address:?} is not an address: {why}")]
+    Address {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The operating system said no.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// What it said.
+        source: std::io::Error,
+    },
+}
