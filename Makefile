@@ -10,6 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 TOOLS := target/tools
 export PATH := $(CURDIR)/$(VENV)/bin:$(CURDIR)/$(TOOLS)/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Extra arguments of the programs, as in `make demo DEMO_ARGS="--images ~/photos"`.
@@ -55,6 +56,7 @@ test-loom: ## Every interleaving of rings and doorbell
 
 .PHONY: test-fuzz
 test-fuzz: ## A short run of each fuzz target
+	fuzz/run 2
 
 .PHONY: test-python
 test-python: python ## The Python package against a real memory node
@@ -62,6 +64,7 @@ test-python: python ## The Python package against a real memory node
 
 .PHONY: fuzz
 fuzz: ## A long run of each fuzz target: FUZZ_SECONDS each
+	fuzz/run $(FUZZ_SECONDS)
 
 .PHONY: miri
 miri: ## What has no system calls, under Miri; needs a nightly toolchain with that component
