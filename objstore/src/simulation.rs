@@ -237,6 +237,9 @@ impl World {
                 let base = base.expect("there is a base that is not held");
                 self.reference(process, name).uses += 1;
                 self.reference(process, base).dependents.push(name);
+                if self.reference(process, base).claim.is_lost() {
+                    self.settle_dependents(process, base, false);
+                }
             }
         }
     }
@@ -487,7 +490,8 @@ impl World {
     }
 
     fn run(mut self, crashes: usize) {
-        let mut crash_at: Vec<u64> = (0..crashes).map(|_| self.random.below(1500)).collect();
+        // Not two within a grace period: a lender and the one it lends for, both gone at once, may take an object along.
+        let mut crash_at: Vec<u64> = (0..crashes as u64).map(|n| 600 * n + self.random.below(400)).collect();
         for _ in 0..2000 {
             self.now += 1;
             if crash_at.iter().any(|&at| at == self.now) {
