@@ -4,19 +4,19 @@
 //! 2. What is lent is kept until its number comes back, once, or the link is gone and the grace period over.
 //! 3. A number is given back exactly once, unless the link is gone first.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// What was lent over a link, by `R`, a reference.
 #[derive(Debug)]
 pub(crate) struct Lent<R> {
     last: u64,
-    entries: HashMap<u64, R>,
+    entries: BTreeMap<u64, R>,
     limit: usize,
 }
 
 impl<R> Lent<R> {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { last: 0, entries: HashMap::new(), limit }
+        Self { last: 0, entries: BTreeMap::new(), limit }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -44,21 +44,21 @@ impl<R> Lent<R> {
     /// The link is gone: everything that is lent, to be kept for the grace period.
     #[must_use]
     pub(crate) fn close(&mut self) -> Vec<R> {
-        self.entries.drain().map(|(_, reference)| reference).collect()
+        std::mem::take(&mut self.entries).into_values().collect()
     }
 }
 
 /// What was borrowed over a link, by `O`, whatever leads to the object.
 #[derive(Debug)]
 pub(crate) struct Borrowed<O> {
-    live: HashMap<u64, O>,
+    live: BTreeMap<u64, O>,
     returns: Vec<u64>,
     closed: bool,
 }
 
 impl<O> Borrowed<O> {
     pub(crate) fn new() -> Self {
-        Self { live: HashMap::new(), returns: Vec::new(), closed: false }
+        Self { live: BTreeMap::new(), returns: Vec::new(), closed: false }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -106,7 +106,7 @@ impl<O> Borrowed<O> {
     pub(crate) fn close(&mut self) -> Vec<O> {
         self.closed = true;
         self.returns = Vec::new();
-        self.live.drain().map(|(_, object)| object).collect()
+        std::mem::take(&mut self.live).into_values().collect()
     }
 
     /// Whether the link is gone.

@@ -434,8 +434,7 @@ impl World {
         let reference = self.reference(process, name);
         let (lost, object) = (reference.claim.is_lost(), reference.object);
         // An object whose maker crashed before it was committed, or whose base is such a one, never was.
-        self.losses +=
-            usize::from(lost && (self.node.past.contains(&object) || self.node.objects.contains_key(&object)));
+        self.losses += usize::from(lost && self.node.made.contains(&object));
         self.settle_dependents(process, name, held);
         self.release_use(process, name);
     }
