@@ -14,8 +14,6 @@
 pub(crate) enum Claim<M, L> {
     /// Made here, and nobody else knows of it.
     Unpublished(M),
-    /// To be published as soon as this session has a hold on the object that it is made over.
-    Publishing(M),
     /// This session has a hold, which is this claim's alone.
     Held,
     /// Somebody else's hold covers it, until the loan is given back.
@@ -40,29 +38,23 @@ pub(crate) enum Farewell<M, L> {
 }
 
 impl<M, L> Claim<M, L> {
-    /// The object is to be published. With `base_held`, how it is made, unless that was said before: the maker gets a hold
-    /// with it. Without, it waits for [`base_adopted`](Claim::base_adopted), as the node could not find its base: the commit
-    /// of that may still be on its way, in another session's stream, or its lender may let go of it.
-    pub(crate) fn publish(&mut self, base_held: bool) -> Option<M> {
+    /// The object is to be published: how it is made, unless that was said before. The maker gets a hold with it.
+    ///
+    /// If it is made over a borrowed object, a hold on that is asked for first. Both are in the session's stream, which the
+    /// node takes in order; so the base is there when the commit comes, even if its own commit is still on its way in
+    /// another session's stream, and its lender can let go of it once the hold is confirmed.
+    pub(crate) fn publish(&mut self) -> Option<M> {
         self.replace(|claim| match claim {
-            Claim::Unpublished(making) if base_held => (Claim::Held, Some(making)),
-            Claim::Unpublished(making) => (Claim::Publishing(making), None),
+            Claim::Unpublished(making) => (Claim::Held, Some(making)),
             other => (other, None),
         })
     }
 
-    /// This session has a hold on what the object is made over, or will never have one. How it is made.
-    pub(crate) fn base_adopted(&mut self, held: bool) -> Option<M> {
-        self.replace(|claim| match claim {
-            Claim::Publishing(making) if held => (Claim::Held, Some(making)),
-            Claim::Publishing(_) => (Claim::Lost, None),
-            other => (other, None),
-        })
-    }
-
-    /// Whether this session has a hold, or will have had one when the node comes to what is sent now.
-    pub(crate) fn is_held(&self) -> bool {
-        matches!(self, Claim::Held)
+    /// The node refused the commit: what the object is made over is gone.
+    pub(crate) fn publish_failed(&mut self) {
+        if let Claim::Held = self {
+            *self = Claim::Lost;
+        }
     }
 
     fn replace<R>(&mut self, step: impl FnOnce(Self) -> (Self, R)) -> R {
@@ -110,7 +102,7 @@ impl<M, L> Claim<M, L> {
     /// The session is over: its holds are gone, and so are pages that were not published.
     pub(crate) fn session_ended(&mut self) {
         match self {
-            Claim::Unpublished(_) | Claim::Publishing(_) | Claim::Held | Claim::Adopting(None) => *self = Claim::Lost,
+            Claim::Unpublished(_) | Claim::Held | Claim::Adopting(None) => *self = Claim::Lost,
             Claim::Borrowed(_) | Claim::Adopting(Some(_)) | Claim::Lost => {}
         }
     }
@@ -120,11 +112,10 @@ impl<M, L> Claim<M, L> {
         matches!(self, Claim::Lost)
     }
 
-    /// The last reference is dropped. Whoever waits for a hold keeps a reference, and so does whoever waits to be published;
-    /// only the end of the session lets go of those.
+    /// The last reference is dropped. Whoever waits for a hold keeps a reference; only the end of the session lets go of those.
     pub(crate) fn end(&mut self) -> Farewell<M, L> {
         match std::mem::replace(self, Claim::Lost) {
-            Claim::Unpublished(making) | Claim::Publishing(making) => Farewell::Recycle(making),
+            Claim::Unpublished(making) => Farewell::Recycle(making),
             Claim::Held => Farewell::Release,
             Claim::Borrowed(loan) => Farewell::Return(loan),
             Claim::Adopting(Some(loan)) => Farewell::Return(loan),

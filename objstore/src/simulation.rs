@@ -13,8 +13,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const PROCESSES: usize = 4;
 const MAX_DELAY: u64 = 20;
-/// Seeing that a peer is gone, and having a hold asked for at the node, takes two delays at most.
-const GRACE: u64 = 3 * MAX_DELAY;
+/// Seeing that a peer is gone takes one delay at most, and having a hold asked for at the node another; and there the request
+/// may wait for one commit for each other process.
+const GRACE: u64 = (2 + PROCESSES as u64) * MAX_DELAY;
 
 type ObjectName = usize;
 type ReferenceName = usize;
@@ -53,6 +54,10 @@ impl<T> Stream<T> {
         (self.messages.front()?.0 <= now).then(|| self.messages.pop_front().expect("looked at").1)
     }
 
+    fn peek(&self, now: u64) -> Option<&T> {
+        self.messages.front().filter(|(at, _)| *at <= now).map(|(_, message)| message)
+    }
+
     fn is_over(&self, now: u64) -> bool {
         self.messages.is_empty() && self.ended.is_some_and(|at| at <= now)
     }
@@ -66,24 +71,41 @@ enum Message {
 
 /// What a session sends to the node.
 enum Ask {
-    Commit { object: ObjectName, base: Option<ObjectName> },
-    Hold { reference: ReferenceName, object: ObjectName },
-    Release { object: ObjectName },
+    Commit {
+        reference: ReferenceName,
+        object: ObjectName,
+        base: Option<ObjectName>,
+    },
+    Hold {
+        reference: ReferenceName,
+        object: ObjectName,
+    },
+    Release {
+        object: ObjectName,
+    },
     /// The object will never be made: its slot comes back.
-    Return { object: ObjectName },
+    Return {
+        object: ObjectName,
+    },
 }
 
 /// What the node sends to a session.
 enum Answer {
-    Held { reference: ReferenceName, held: bool },
+    Held {
+        reference: ReferenceName,
+        held: bool,
+    },
+    /// The commit failed.
+    Failed {
+        reference: ReferenceName,
+        object: ObjectName,
+    },
 }
 
 #[derive(Default)]
 struct Node {
     /// Holds by process, of objects that are there.
     objects: BTreeMap<ObjectName, BTreeMap<usize, u32>>,
-    /// Holds that overtook their commit.
-    waiting: BTreeMap<ObjectName, Vec<(usize, ReferenceName)>>,
     /// Sessions that have ended, and until when their holds stand.
     graces: BTreeMap<usize, u64>,
     gone: BTreeSet<usize>,
@@ -96,8 +118,11 @@ struct Node {
 }
 
 impl Node {
-    fn is_over(&self, process: usize) -> bool {
-        self.graces.contains_key(&process) || self.gone.contains(&process)
+    /// Whether the object is not there yet, but may come.
+    fn is_pending(&self, object: ObjectName) -> bool {
+        let maker = self.makers[&object];
+        let over = self.graces.contains_key(&maker) || self.gone.contains(&maker);
+        !over && !self.objects.contains_key(&object) && !self.past.contains(&object)
     }
 
     fn drop_hold(&mut self, object: ObjectName, process: usize) {
@@ -125,10 +150,8 @@ struct Reference {
     object: ObjectName,
     claim: Claim<Making, Loan>,
     /// Uses: one for the program, one for each loan of it, one for each request that is to be answered, one for each
-    /// object made over it that is not committed, one for each time that it waits itself.
+    /// object made over it that is not committed.
     uses: u32,
-    /// What is to be committed as soon as this is held.
-    dependents: Vec<ReferenceName>,
     /// Whether the program has it, and so may read, lend, and drop it.
     owned: bool,
 }
@@ -187,9 +210,7 @@ impl World {
     fn add(&mut self, process: usize, object: ObjectName, claim: Claim<Making, Loan>) -> ReferenceName {
         let name = self.name();
         self.node.makers.entry(object).or_insert(process);
-        self.processes[process]
-            .references
-            .insert(name, Reference { object, claim, uses: 1, dependents: Vec::new(), owned: true });
+        self.processes[process].references.insert(name, Reference { object, claim, uses: 1, owned: true });
         name
     }
 
@@ -223,50 +244,18 @@ impl World {
     }
 
     fn publish(&mut self, process: usize, name: ReferenceName) {
-        let Claim::Unpublished(base) = self.reference(process, name).claim else { return };
+        let Some(base) = self.reference(process, name).claim.publish() else { return };
         if let Some(base) = base {
             self.publish(process, base);
             if self.reference(process, base).claim.adopt() {
                 self.adopt(process, base);
             }
         }
-        let base_held = base.is_none_or(|base| self.reference(process, base).claim.is_held());
-        match self.reference(process, name).claim.publish(base_held) {
-            Some(base) => self.commit(process, name, base),
-            None => {
-                let base = base.expect("there is a base that is not held");
-                self.reference(process, name).uses += 1;
-                self.reference(process, base).dependents.push(name);
-                if self.reference(process, base).claim.is_lost() {
-                    self.settle_dependents(process, base, false);
-                }
-            }
-        }
-    }
-
-    fn commit(&mut self, process: usize, name: ReferenceName, base: Option<ReferenceName>) {
         let object = self.reference(process, name).object;
         let base_object = base.map(|base| self.reference(process, base).object);
-        self.ask(process, Ask::Commit { object, base: base_object });
+        self.ask(process, Ask::Commit { reference: name, object, base: base_object });
         if let Some(base) = base {
             self.release_use(process, base);
-        }
-        self.settle_dependents(process, name, true);
-    }
-
-    /// What waited for this object to be held is committed, or lost.
-    fn settle_dependents(&mut self, process: usize, name: ReferenceName, held: bool) {
-        for dependent in std::mem::take(&mut self.reference(process, name).dependents) {
-            match self.reference(process, dependent).claim.base_adopted(held) {
-                Some(base) => self.commit(process, dependent, base),
-                None => {
-                    let object = self.reference(process, dependent).object;
-                    self.ask(process, Ask::Return { object });
-                    self.release_use(process, name);
-                    self.settle_dependents(process, dependent, held);
-                }
-            }
-            self.release_use(process, dependent);
         }
     }
 
@@ -336,7 +325,17 @@ impl World {
 
     fn deliver(&mut self) {
         for process in 0..PROCESSES {
-            while let Some(ask) = self.asks[process].receive(self.now) {
+            // The node takes a session's requests in order: one that waits keeps those behind it waiting.
+            while let Some(ask) = self.asks[process].peek(self.now) {
+                let waits_for = match ask {
+                    Ask::Commit { base, .. } => *base,
+                    Ask::Hold { object, .. } => Some(*object),
+                    Ask::Release { .. } | Ask::Return { .. } => None,
+                };
+                if waits_for.is_some_and(|object| self.node.is_pending(object)) {
+                    break;
+                }
+                let ask = self.asks[process].receive(self.now).expect("looked at");
                 self.at_node(process, ask);
             }
             if self.asks[process].is_over(self.now) && !self.node.gone.contains(&process) {
@@ -379,46 +378,32 @@ impl World {
             return;
         }
         self.node.graces.insert(process, until);
-        let never: Vec<_> = self.node.waiting.extract_if(.., |o, _| self.node.makers[o] == process).collect();
-        for (holder, reference) in never.into_iter().flat_map(|(_, waiting)| waiting) {
-            self.answers[holder].send(self.now, &mut self.random, Answer::Held { reference, held: false });
-        }
     }
 
     fn at_node(&mut self, process: usize, ask: Ask) {
         let mut answers = Vec::new();
         match ask {
-            Ask::Commit { object, base } => {
-                if let Some(base) = base {
-                    assert!(self.node.objects.contains_key(&base), "base {base} is gone before the commit over it");
-                }
-                let holds = self.node.objects.entry(object).or_default();
-                holds.insert(process, 1);
-                self.node.made.insert(object);
-                for (holder, reference) in self.node.waiting.remove(&object).unwrap_or_default() {
-                    if !self.node.gone.contains(&holder) {
-                        *holds.entry(holder).or_default() += 1;
-                        answers.push((holder, Answer::Held { reference, held: true }));
-                    }
+            Ask::Commit { reference, object, base } => {
+                if base.is_none_or(|base| self.node.objects.contains_key(&base)) {
+                    self.node.objects.entry(object).or_default().insert(process, 1);
+                    self.node.made.insert(object);
+                } else {
+                    answers.push((process, Answer::Failed { reference, object }));
                 }
             }
             Ask::Hold { reference, object } => {
-                let never = self.node.past.contains(&object) || self.node.is_over(self.node.makers[&object]);
-                match self.node.objects.get_mut(&object) {
-                    Some(holds) => {
-                        *holds.entry(process).or_default() += 1;
-                        answers.push((process, Answer::Held { reference, held: true }));
-                    }
-                    None if never => answers.push((process, Answer::Held { reference, held: false })),
-                    None => self.node.waiting.entry(object).or_default().push((process, reference)),
+                let holds = self.node.objects.get_mut(&object);
+                let held = holds.map(|holds| *holds.entry(process).or_default() += 1).is_some();
+                answers.push((process, Answer::Held { reference, held }));
+            }
+            Ask::Release { object } => {
+                // What was never made can't be given back: the client does not know yet.
+                if self.node.made.contains(&object) {
+                    self.node.drop_hold(object, process);
                 }
             }
-            Ask::Release { object } => self.node.drop_hold(object, process),
             Ask::Return { object } => {
                 self.node.past.insert(object);
-                for (holder, reference) in self.node.waiting.remove(&object).unwrap_or_default() {
-                    answers.push((holder, Answer::Held { reference, held: false }));
-                }
             }
         }
         for (process, answer) in answers {
@@ -427,16 +412,24 @@ impl World {
     }
 
     fn at_client(&mut self, process: usize, answer: Answer) {
-        let Answer::Held { reference: name, held } = answer;
-        if let Some((lender, number)) = self.reference(process, name).claim.adopted(held) {
-            self.give_back(process, lender, number);
+        match answer {
+            Answer::Held { reference: name, held } => {
+                if let Some((lender, number)) = self.reference(process, name).claim.adopted(held) {
+                    self.give_back(process, lender, number);
+                }
+                let reference = self.reference(process, name);
+                let (lost, object) = (reference.claim.is_lost(), reference.object);
+                // An object whose maker crashed before it was committed, or whose base is such a one, never was.
+                self.losses += usize::from(lost && self.node.made.contains(&object));
+                self.release_use(process, name);
+            }
+            Answer::Failed { reference: name, object } => {
+                if let Some(reference) = self.processes[process].references.get_mut(&name) {
+                    reference.claim.publish_failed();
+                }
+                self.ask(process, Ask::Return { object });
+            }
         }
-        let reference = self.reference(process, name);
-        let (lost, object) = (reference.claim.is_lost(), reference.object);
-        // An object whose maker crashed before it was committed, or whose base is such a one, never was.
-        self.losses += usize::from(lost && self.node.made.contains(&object));
-        self.settle_dependents(process, name, held);
-        self.release_use(process, name);
     }
 
     fn at_peer(&mut self, process: usize, peer: usize, message: Message) {
@@ -475,7 +468,7 @@ impl World {
         for (process, state) in self.processes.iter().enumerate().filter(|(_, p)| !p.crashed) {
             for (name, reference) in &state.references {
                 let fine = match reference.claim {
-                    Claim::Unpublished(_) | Claim::Publishing(_) | Claim::Lost => true,
+                    Claim::Unpublished(_) | Claim::Lost => true,
                     // A link that is lost, but not seen to be, is covered by the grace periods.
                     _ => !self.node.past.contains(&reference.object) || !self.node.made.contains(&reference.object),
                 };
