@@ -1,6 +1,6 @@
 //! The program `dmrpc-memnode`, running.
 
-use super::{Client, limit, wait_until};
+use super::{Client, wait_until};
 use dmrpc_fabric::address::Address;
 use dmrpc_wire::Stats;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -43,6 +43,7 @@ impl NodeProcess {
             .args(["--listen", &socket, "--listen", "tcp://127.0.0.1:0"])
             .args(args)
             .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(folder.path().join("log")).expect("a file in a folder of ours"))
             .spawn()
             .expect("the program starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
@@ -51,7 +52,8 @@ impl NodeProcess {
         let listed = ready.split_whitespace().find_map(|word| word.strip_prefix("listen="));
         let Some(listed) = listed else {
             let _ = child.kill();
-            panic!("a node that does not get ready: it printed {ready:?}");
+            let log = std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+            panic!("a node that does not get ready: it printed {ready:?} and logged {log}");
         };
         let addresses = listed.split(',').map(|url| url.parse().expect("a URL")).collect();
         Self { child, stdout, ready, addresses, folder }
@@ -69,8 +71,9 @@ impl NodeProcess {
         self.folder.path().join("node")
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).expect("the file is there")
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -130,6 +133,8 @@ impl Drop for NodeProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = limit();
+        if std::thread::panicking() {
+            eprintln!("the node's log:\n{}", self.log());
+        }
     }
 }
