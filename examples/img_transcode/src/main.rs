@@ -1,2 +1,6 @@
-//! Placeholder.
+#![allow(dead_code)]
+mod codec;
+mod header;
+mod tiles;
+mod watermark;
 fn main() {}
