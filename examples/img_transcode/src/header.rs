@@ -47,6 +47,8 @@ pub(crate) enum Kind {
 pub(crate) enum Work {
     /// Read every byte once, and answer with their checksum: what is left is the cost of moving them.
     Checksum,
+    /// The same, and send the image back as it came.
+    Echo,
     /// Decode, resize so that it fits a square, encode as JPEG.
     Transcode(Output),
 }
@@ -69,6 +71,13 @@ pub(crate) struct Mark {
     pub(crate) width: u32,
     /// Its height in pixels.
     pub(crate) height: u32,
+}
+
+impl Mark {
+    /// The tile's size in bytes, four a pixel.
+    pub(crate) fn bytes(self) -> usize {
+        (self.width as usize).saturating_mul(self.height as usize).saturating_mul(4)
+    }
 }
 
 /// Why a request was not served.
@@ -119,6 +128,14 @@ pub(crate) enum Refusal {
     Busy {
         /// How many wait.
         waiting: usize,
+    },
+    /// By the last balancer: the tile for the watermark is not in the image.
+    #[error("a watermark at byte {offset} is outside the image of {bytes} bytes")]
+    MarkOutside {
+        /// Where it should go.
+        offset: u64,
+        /// The image's size.
+        bytes: u64,
     },
     /// By a worker: the image can't be decoded.
     #[error("the image can't be read: {0}")]
