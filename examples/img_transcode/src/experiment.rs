@@ -4,7 +4,7 @@
 use crate::client::{Client, ClientError, Extras, likeness_db};
 use crate::codec;
 use crate::header::{Header, Kind, Mark, Output, Refusal, Work};
-use crate::launch::{Service, Tier};
+use crate::launch::{Tier, Tiers};
 use crate::load::{Item, Load};
 use crate::measure::{Round, median};
 use crate::options::{Options, Passing};
@@ -88,20 +88,19 @@ fn output(options: &Options) -> Output {
 
 impl<'a> Experiment<'a> {
     /// Connects to a service.
-    pub(crate) async fn new(options: &'a Options, service: &Service) -> anyhow::Result<Self> {
-        let mut store = StoreOptions::new(&service.node.url);
+    pub(crate) async fn new(options: &'a Options, tiers: &Tiers) -> anyhow::Result<Self> {
+        let mut store = StoreOptions::new(&tiers.node.url);
         store.name = "client".into();
         let store = Store::connect_with(store).await.context("the memory node can't be reached")?;
         let system = System::builder().name("client").store(store.clone()).build().await?;
         let url = |tier: &Tier, name| format!("{}#{name}", tier.url);
-        let front = service.front();
-        let firewall = system.connect(&url(front, crate::tiers::process::NAME)).await?;
+        let firewall = system.connect(&url(&tiers.chain[0], crate::tiers::process::NAME)).await?;
         let mut watched = vec![Watched { name: "client".into(), pid: std::process::id(), gauge: None }];
-        for tier in &service.tiers {
+        for tier in &tiers.chain {
             let gauge = Some(system.connect(&url(tier, gauge::NAME)).await?);
             watched.push(Watched { name: tier.name.clone(), pid: tier.pid, gauge });
         }
-        watched.push(Watched { name: service.node.name.clone(), pid: service.node.pid, gauge: None });
+        watched.push(Watched { name: tiers.node.name.clone(), pid: tiers.node.pid, gauge: None });
         let progress = if options.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
         let style = "{msg:<42} {wide_bar} {pos:>6}/{len} {elapsed_precise}";
         progress.set_style(ProgressStyle::with_template(style).expect("the template is well formed"));

@@ -78,12 +78,19 @@ pub(crate) struct Tier {
 }
 
 /// All processes of the service but the client, which is this one.
-#[derive(Debug)]
-pub(crate) struct Service {
+#[derive(Clone, Debug)]
+pub(crate) struct Tiers {
     /// The memory node.
     pub(crate) node: Tier,
-    /// The tiers, from the firewall to the workers.
-    pub(crate) tiers: Vec<Tier>,
+    /// The tiers, from the firewall, where requests go, to the workers.
+    pub(crate) chain: Vec<Tier>,
+}
+
+/// These processes, as long as they run.
+#[derive(Debug)]
+pub(crate) struct Service {
+    /// Where and what they are.
+    pub(crate) tiers: Tiers,
     /// Becomes true when all are to end.
     stop: watch::Sender<bool>,
     ended: mpsc::UnboundedReceiver<LaunchError>,
@@ -117,7 +124,7 @@ impl Service {
         };
         let role = Role::MemoryNode { pool_bytes: options.pool.bytes(), page_bytes: options.page.bytes() };
         let node = launcher.start("memory node", role).await?;
-        let mut tiers = Vec::new();
+        let mut chain = Vec::new();
         let store = || node.url.clone();
 
         let workers = launcher.level("worker", options.workers, |_| Role::Worker { store: store() }).await?;
@@ -146,17 +153,12 @@ impl Service {
         let first =
             launcher.start("balancer 1", balancer(pick::Policy::ClientHash, &second, NextIs::Balancers)).await?;
         let role = Role::Firewall { store: store(), policy: rules::Policy::default(), next: first.url.clone() };
-        tiers.push(launcher.start("firewall", role).await?);
-        tiers.push(first);
-        tiers.extend([second, third, dispatchers, workers].into_iter().flatten());
+        chain.push(launcher.start("firewall", role).await?);
+        chain.push(first);
+        chain.extend([second, third, dispatchers, workers].into_iter().flatten());
 
         let Launcher { folder, stop, watchers, .. } = launcher;
-        Ok(Self { node, tiers, stop, ended, watchers, _folder: folder })
-    }
-
-    /// The firewall: where requests go.
-    pub(crate) fn front(&self) -> &Tier {
-        &self.tiers[0]
+        Ok(Self { tiers: Tiers { node, chain }, stop, ended, watchers, _folder: folder })
     }
 
     /// Waits until a process ends unbidden, and says which.

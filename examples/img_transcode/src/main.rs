@@ -29,7 +29,7 @@ mod usage;
 mod watermark;
 
 use crate::experiment::Experiment;
-use crate::launch::Service;
+use crate::launch::{LaunchError, Service};
 use crate::options::Options;
 use crate::report::Report;
 use anyhow::{Context, bail, ensure};
@@ -71,13 +71,15 @@ fn play_client(options: &Options) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(async {
         let mut service = Service::start(options).await?;
+        let tiers = service.tiers.clone();
         let outcome = tokio::select! {
-            report = async { Experiment::new(options, &service).await?.run(loads).await } => report.map(Some),
+            report = async { Experiment::new(options, &tiers).await?.run(loads).await } => report.map(Some),
+            died = service.died() => Err(died.into()),
             interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| None).context("can't wait for interrupts"),
         };
         let outcome = match outcome {
             // If a process has ended, that is why.
-            Err(error) => match timeout(OBITUARY_DEADLINE, service.died()).await {
+            Err(error) if !error.is::<LaunchError>() => match timeout(OBITUARY_DEADLINE, service.died()).await {
                 Ok(died) => Err(error.context(died)),
                 Err(_) => Err(error),
             },
