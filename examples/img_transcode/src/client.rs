@@ -13,6 +13,7 @@ use crate::tiers::firewall::Firewall;
 use bytes::Bytes;
 use dmrpc_actors::{ActorError, ActorRef};
 use dmrpc_objstore::{ObjectRef, Store, StoreError};
+use image::imageops::{self, FilterType};
 use indicatif::ProgressBar;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -187,11 +188,11 @@ impl Client {
     }
 }
 
-/// How like a transcoded image is to its original, resized by another way, in decibels.
-pub(crate) fn likeness_db(item: &Item, jpeg: &[u8]) -> Result<f64, CodecError> {
+/// The size in pixels of a transcoded image, and how like it is to its original, resized by another way, in decibels.
+pub(crate) fn look_at(item: &Item, jpeg: &[u8]) -> Result<((u32, u32), f64), CodecError> {
     let result = codec::decode(jpeg, Kind::Jpeg)?;
     let original = codec::decode(&item.bytes, item.kind)?;
-    let reference =
-        image::imageops::resize(&original, result.width(), result.height(), image::imageops::FilterType::CatmullRom);
-    Ok(codec::psnr_db(&result, &reference))
+    let (width, height) = result.dimensions();
+    let reference = imageops::resize(&original, width, height, FilterType::CatmullRom);
+    Ok(((width, height), codec::psnr_db(&result, &reference)))
 }

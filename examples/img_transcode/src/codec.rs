@@ -26,17 +26,6 @@ pub(crate) enum CodecError {
     Opaque,
 }
 
-/// A result, and what it is.
-#[derive(Debug)]
-pub(crate) struct Transcoded {
-    /// The JPEG.
-    pub(crate) jpeg: Vec<u8>,
-    /// Its width in pixels.
-    pub(crate) width: u32,
-    /// Its height in pixels.
-    pub(crate) height: u32,
-}
-
 /// Decodes an image to 8 bits each of red, green and blue.
 pub(crate) fn decode(bytes: &[u8], kind: Kind) -> Result<RgbImage, CodecError> {
     let format = match kind {
@@ -53,7 +42,7 @@ pub(crate) fn decode(bytes: &[u8], kind: Kind) -> Result<RgbImage, CodecError> {
 }
 
 /// Decodes an image, resizes it so that it fits, and encodes it as JPEG.
-pub(crate) fn transcode(bytes: &[u8], kind: Kind, output: Output) -> Result<Transcoded, CodecError> {
+pub(crate) fn transcode(bytes: &[u8], kind: Kind, output: Output) -> Result<Vec<u8>, CodecError> {
     let source = decode(bytes, kind)?;
     let (width, height) = fit(source.width(), source.height(), output.side);
     let resized = if (width, height) == source.dimensions() {
@@ -66,7 +55,7 @@ pub(crate) fn transcode(bytes: &[u8], kind: Kind, output: Output) -> Result<Tran
     };
     let mut jpeg = Vec::with_capacity(64 << 10);
     JpegEncoder::new_with_quality(&mut jpeg, output.quality).encode_image(&resized)?;
-    Ok(Transcoded { jpeg, width, height })
+    Ok(jpeg)
 }
 
 /// The size of an image of that shape whose longer side is at most `side`.
@@ -114,9 +103,9 @@ mod tests {
         for (format, kind) in [(ImageFormat::Png, Kind::Png), (ImageFormat::Jpeg, Kind::Jpeg)] {
             let bytes = encoded(&source, format);
             let result = transcode(&bytes, kind, OUTPUT).unwrap();
-            assert_eq!((result.width, result.height), (64, 32));
-            assert_eq!(result.jpeg, transcode(&bytes, kind, OUTPUT).unwrap().jpeg);
-            let decoded = decode(&result.jpeg, Kind::Jpeg).unwrap();
+            assert_eq!(result, transcode(&bytes, kind, OUTPUT).unwrap());
+            let decoded = decode(&result, Kind::Jpeg).unwrap();
+            assert_eq!(decoded.dimensions(), (64, 32));
             let reference = imageops::resize(&source, 64, 32, imageops::FilterType::Triangle);
             let likeness = psnr_db(&decoded, &reference);
             assert!(likeness > 30.0, "{format:?}: {likeness} dB");

@@ -1,10 +1,10 @@
 //! The run: what must be refused is refused, every image goes through once and is looked at, then rounds by value and by
 //! reference in turns, then single requests that are followed from tier to tier.
 
-use crate::client::{Client, ClientError, Extras, likeness_db};
+use crate::client::{Client, ClientError, Extras, look_at};
 use crate::codec;
 use crate::header::{Header, Kind, Mark, Output, Refusal, Work};
-use crate::launch::{Tier, Tiers};
+use crate::launch::{NUMBER, Tier, Tiers};
 use crate::load::{Item, Load};
 use crate::measure::{Round, median};
 use crate::options::{Options, Passing};
@@ -32,12 +32,18 @@ const MIN_LIKENESS_DB: f64 = 27.0;
 /// Requests that are followed from tier to tier, one at a time.
 const FOLLOWED: u32 = 300;
 
+/// A watermark where no image is.
+const OUTSIDE: Mark = Mark { offset: u64::MAX, width: u32::MAX, height: u32::MAX };
+
 /// The memory node's figures are taken when they have been the same this often...
 const STEADY_READINGS: u32 = 5;
 /// ... so long apart...
 const READING_INTERVAL: Duration = Duration::from_millis(20);
 /// ... and at the latest after so many.
 const MAX_READINGS: u32 = 200;
+
+/// Whether a request was refused for the right reason.
+type IsExpected = fn(&Refusal) -> bool;
 
 /// One kind of request, sent one way.
 struct Case {
@@ -194,8 +200,10 @@ impl<'a> Experiment<'a> {
             ensure!(crc32fast::hash(&held) == item.sum, "{}: what the client holds on to has changed", item.name);
             checks.intact += 2;
             checks.exact += 1;
-            if let (Some(jpeg), Work::Transcode(_)) = (&served.result, load.work) {
-                let likeness = likeness_db(item, jpeg)?;
+            if let (Some(jpeg), Work::Transcode(output)) = (&served.result, load.work) {
+                let (size, likeness) = look_at(item, jpeg)?;
+                let expected = codec::fit(item.width, item.height, output.side);
+                ensure!(size == expected, "{} came back with {size:?} pixels, not {expected:?}", item.name);
                 ensure!(likeness >= MIN_LIKENESS_DB, "{} came back with {likeness:.1} dB of likeness", item.name);
                 checks.least_likeness_db = Some(checks.least_likeness_db.map_or(likeness, |least| least.min(likeness)));
                 write(&folder, &format!("{}.jpg", item.name), jpeg)?;
@@ -208,48 +216,33 @@ impl<'a> Experiment<'a> {
 
     /// Sends what must be refused.
     async fn refusals(&self, item: &Item) -> anyhow::Result<u32> {
-        let cases: [(&str, fn(&mut Header), fn(&Refusal) -> bool); 6] = [
-            (
-                "a client outside",
-                |header| header.client = Ipv4Addr::new(192, 0, 2, 1),
-                |refusal| matches!(refusal, Refusal::Blocked(_)),
-            ),
-            (
-                "a header that lies about the size",
-                |header| header.bytes += 1,
-                |refusal| matches!(refusal, Refusal::WrongLength { .. }),
-            ),
-            (
-                "too many pixels",
-                |header| header.width = u32::MAX,
-                |refusal| matches!(refusal, Refusal::TooManyPixels { .. }),
-            ),
-            (
-                "no image",
-                |header| {
-                    header.kind = Kind::Opaque;
-                    header.work = Work::Transcode(Output { side: 64, quality: QUALITY });
-                },
-                |refusal| matches!(refusal, Refusal::WrongType),
-            ),
+        let transcode = Work::Transcode(output(self.options));
+        let good = || self.client.header(0, item, Work::Checksum, Extras::default());
+        let cases: [(&str, Header, IsExpected); 6] = [
+            ("a client outside", Header { client: Ipv4Addr::new(192, 0, 2, 1), ..good() }, |refusal| {
+                matches!(refusal, Refusal::Blocked(_))
+            }),
+            ("a header that lies about the size", Header { bytes: 1, ..good() }, |refusal| {
+                matches!(refusal, Refusal::WrongLength { .. })
+            }),
+            ("too many pixels", Header { width: u32::MAX, ..good() }, |refusal| {
+                matches!(refusal, Refusal::TooManyPixels { .. })
+            }),
+            ("no image", Header { kind: Kind::Opaque, work: transcode, ..good() }, |refusal| {
+                matches!(refusal, Refusal::WrongType)
+            }),
             (
                 "a photograph that is called a TIFF",
-                |header| {
-                    header.kind = Kind::TiledTiff;
-                    header.work = Work::Transcode(Output { side: 64, quality: QUALITY });
-                },
+                Header { kind: Kind::TiledTiff, work: transcode, ..good() },
                 |refusal| matches!(refusal, Refusal::Unreadable(_)),
             ),
-            (
-                "a watermark outside the image",
-                |header| header.mark = Some(Mark { offset: u64::MAX, width: u32::MAX, height: u32::MAX }),
-                |refusal| matches!(refusal, Refusal::MarkOutside { .. }),
-            ),
+            ("a watermark outside the image", Header { mark: Some(OUTSIDE), ..good() }, |refusal| {
+                matches!(refusal, Refusal::MarkOutside { .. })
+            }),
         ];
-        for (what, change, expected) in &cases {
+        for (what, header, expected) in &cases {
             for &passing in &self.options.systems {
-                let mut header = self.client.header(0, item, Work::Checksum, Extras::default());
-                change(&mut header);
+                let header = header.clone();
                 let image = match passing {
                     Passing::Value => Image::Value(item.bytes.clone()),
                     Passing::Reference => Image::Reference(self.client.put(item).await?),
@@ -287,7 +280,7 @@ impl<'a> Experiment<'a> {
         // And to look at.
         for (name, bytes) in [("original", &*original), ("watermarked", &**marked)] {
             let shown = codec::transcode(bytes, Kind::TiledTiff, output(self.options))?;
-            write(&self.options.out.join("watermark"), &format!("{} {name}.jpg", item.name), &shown.jpeg)?;
+            write(&self.options.out.join("watermark"), &format!("{} {name}.jpg", item.name), &shown)?;
         }
         let object_pages = (item.bytes.len() as u64).div_ceil(self.options.page.bytes());
         Ok(Some(Watermark {
@@ -389,11 +382,9 @@ struct Pages {
     logical: u64,
 }
 
-/// A tier's name without the letter that tells several of its kind apart.
+/// A tier's name without the number that tells several of its kind apart.
 fn kind_of_tier(name: &str) -> String {
-    let several = ["worker", "dispatcher", "balancer 2", "balancer 3"];
-    let of_kind = |kind: &&&str| name.strip_prefix(**kind).is_some_and(|rest| rest.len() <= 1);
-    several.iter().find(of_kind).map_or(name, |kind| *kind).to_owned()
+    name.split_once(NUMBER).map_or(name, |(kind, _)| kind).to_owned()
 }
 
 fn write(folder: &std::path::Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
@@ -412,8 +403,8 @@ mod tests {
     fn kinds_of_tiers() {
         for (name, kind) in [
             ("worker", "worker"),
-            ("workerb", "worker"),
-            ("balancer 3a", "balancer 3"),
+            ("worker #12", "worker"),
+            ("balancer 3 #1", "balancer 3"),
             ("balancer 1", "balancer 1"),
             ("memory node", "memory node"),
         ] {

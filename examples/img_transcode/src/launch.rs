@@ -28,6 +28,9 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// What a process prints when it is ready, before its address.
 pub(crate) const READY: &str = "ready ";
 
+/// What stands between the name of a tier and the number of one process of several.
+pub(crate) const NUMBER: &str = " #";
+
 /// How many of the last lines that a process wrote are shown when it ended unbidden.
 const LAST_LINES: usize = 5;
 
@@ -43,7 +46,7 @@ pub(crate) enum LaunchError {
         source: std::io::Error,
     },
     /// A process wasn't ready in time.
-    #[error("{name} was not ready within {START_DEADLINE:?}{}", said(.said))]
+    #[error("{name} was not ready within {START_DEADLINE:?}{}", and_said(.said))]
     NotReady {
         /// Which.
         name: String,
@@ -51,7 +54,7 @@ pub(crate) enum LaunchError {
         said: String,
     },
     /// A process has ended though nobody told it to.
-    #[error("{name} ended unbidden: {status}{}", said(.said))]
+    #[error("{name} ended unbidden: {status}{}", and_said(.said))]
     Died {
         /// Which.
         name: String,
@@ -62,7 +65,7 @@ pub(crate) enum LaunchError {
     },
 }
 
-fn said(text: &str) -> String {
+fn and_said(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("; it said:\n{text}") }
 }
 
@@ -182,7 +185,7 @@ impl Launcher {
     async fn level(&mut self, name: &str, count: u32, role: impl Fn(usize) -> Role) -> Result<Vec<Tier>, LaunchError> {
         let mut tiers = Vec::new();
         for n in 0..count as usize {
-            let name = if count == 1 { name.to_owned() } else { format!("{name}{}", char::from(b'a' + n as u8)) };
+            let name = if count == 1 { name.to_owned() } else { format!("{name}{NUMBER}{}", n + 1) };
             tiers.push(self.start(&name, role(n)).await?);
         }
         Ok(tiers)
@@ -191,7 +194,7 @@ impl Launcher {
     /// Starts a process and waits until it is ready.
     async fn start(&mut self, name: &str, role: Role) -> Result<Tier, LaunchError> {
         let start = |source| LaunchError::Start { name: name.to_owned(), source };
-        let file = name.replace(' ', "-");
+        let file = name.replace(NUMBER, "-").replace(' ', "-");
         let listen = match self.link {
             Link::Unix => format!("unix://{}", self.folder.path().join(format!("{file}.sock")).display()),
             Link::Tcp => "tcp://127.0.0.1:0".to_owned(),
@@ -245,7 +248,7 @@ async fn watch(
             // Nobody listens any more if all is over.
             drop(ended.send(died(&name, status, &log)));
         }
-        _ = stop.wait_for(|&stop| stop) => {
+        _ = async { stop.wait_for(|&stop| stop).await.is_ok() } => {
             drop(stdin);
             if timeout(STOP_DEADLINE, child.wait()).await.is_err() {
                 // It may have ended this very moment.

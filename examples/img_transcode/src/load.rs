@@ -82,7 +82,7 @@ impl Load {
             let mark = tiff.mark;
             let mut marked = tiff.bytes.clone();
             watermark::stamp(&mut marked, mark);
-            Ok(Item {
+            Ok::<_, CodecError>(Item {
                 name: photo.name.clone(),
                 kind: Kind::TiledTiff,
                 sum: crc32fast::hash(&tiff.bytes),
@@ -93,16 +93,20 @@ impl Load {
                 expected: crc32fast::hash(&marked),
             })
         });
-        Ok(Self { title: "move and watermark".into(), work: Work::Checksum, items: items.collect::<Result<_, _>>()? })
+        Ok(Self {
+            title: "move and watermark".into(),
+            work: Work::Checksum,
+            items: items.collect::<Result<_, CodecError>>()?,
+        })
     }
 
     /// Photographs to be transcoded.
     pub(crate) fn transcoding(photos: &[Photo], output: Output) -> Result<Self, CodecError> {
         let items = photos.iter().map(|photo| {
-            let result = codec::transcode(&photo.bytes, photo.kind, output)?;
-            Ok(Item::of(photo, crc32fast::hash(&photo.bytes), crc32fast::hash(&result.jpeg)))
+            let jpeg = codec::transcode(&photo.bytes, photo.kind, output)?;
+            Ok::<_, CodecError>(Item::of(photo, crc32fast::hash(&photo.bytes), crc32fast::hash(&jpeg)))
         });
-        let items = items.collect::<Result<_, _>>()?;
+        let items = items.collect::<Result<_, CodecError>>()?;
         Ok(Self { title: "transcode photographs".into(), work: Work::Transcode(output), items })
     }
 

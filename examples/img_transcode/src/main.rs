@@ -32,7 +32,7 @@ use crate::experiment::Experiment;
 use crate::launch::{LaunchError, Service};
 use crate::options::Options;
 use crate::report::Report;
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Parser;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! What travels between the tiers: requests one way, answers the other.
 
-use crate::header::{Header, Work};
+use crate::header::Header;
 use bytes::Bytes;
 use dmrpc_objstore::{ObjectRef, StoreError, View};
 use rustix::time::{ClockId, clock_gettime};
@@ -99,9 +99,4 @@ pub(crate) fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     // Since the host started: neither is negative.
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
-}
-
-/// Whether work of that kind sends an image back.
-pub(crate) fn answers_image(work: Work) -> bool {
-    !matches!(work, Work::Checksum)
 }

@@ -15,7 +15,8 @@ use anyhow::Context;
 use dmrpc_actors::{Actor, ActorRef, System};
 use dmrpc_memnode::{Node, NodeConfig};
 use dmrpc_objstore::{Store, StoreOptions};
-use std::io::{Read, Write};
+use dmrpc_pages::PageSize;
+use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -39,9 +40,14 @@ pub(crate) fn play(spec: &str) -> anyhow::Result<()> {
 }
 
 fn play_node(listen: &str, pool_bytes: u64, page_bytes: u64, stop: oneshot::Receiver<()>) -> anyhow::Result<()> {
-    let config = NodeConfig { pool_bytes, page_bytes, listen: vec![listen.parse()?], ..NodeConfig::default() };
+    let config = NodeConfig {
+        pool_bytes,
+        page_size: PageSize::new(page_bytes)?,
+        listen: vec![listen.parse()?],
+        ..NodeConfig::default()
+    };
     let node = Node::start(config)?;
-    let address = node.addresses().into_iter().next().context("the memory node listens nowhere")?;
+    let address = node.addresses().first().context("the memory node listens nowhere")?;
     ready(&address.to_string())?;
     // Either way it is over.
     stop.blocking_recv().ok();
@@ -113,8 +119,9 @@ fn input_ended() -> oneshot::Receiver<()> {
     let (ended, told) = oneshot::channel();
     std::thread::spawn(move || {
         // An error is an end as well.
-        std::io::copy(&mut std::io::stdin().lock().take(u64::MAX), &mut std::io::sink()).ok();
-        drop(ended.send(()));
+        std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).ok();
+        // Nobody waits for it if this process ends by itself.
+        ended.send(()).ok();
     });
     told
 }

@@ -14,6 +14,7 @@ pub(crate) struct Tier {
 }
 
 /// A request that a tier has got and not answered yet.
+#[derive(Clone, Copy)]
 pub(crate) struct Arrived {
     image_bytes: u64,
     /// When, if that is to be told.

@@ -41,7 +41,7 @@ impl Worker {
     async fn transcode(&self, kind: Kind, output: Output, bits: Bits) -> Result<(u32, Vec<u8>), Refusal> {
         let work = tokio::task::spawn_blocking(move || {
             let sum = crc32fast::hash(&bits);
-            codec::transcode(&bits, kind, output).map(|result| (sum, result.jpeg))
+            codec::transcode(&bits, kind, output).map(|jpeg| (sum, jpeg))
         });
         let result = work.await.map_err(failed(&self.tier))?;
         result.map_err(|error| Refusal::Unreadable(error.to_string()))
