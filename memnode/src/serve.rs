@@ -1,8 +1,8 @@
 //! Runs a node until it is told to end.
 
 use anyhow::{Context, bail};
-use dmrpc_fabric::address::Address;
 use dmrpc_fabric::Allow;
+use dmrpc_fabric::address::Address;
 use dmrpc_memnode::{Hugepages, Node, NodeConfig};
 use dmrpc_pages::{ByteSize, PageSize};
 use signal_hook::consts::{SIGINT, SIGTERM};

@@ -1,11 +1,11 @@
 //! Asks a running node for its figures.
 
 use anyhow::{Context, bail};
+use dmrpc_fabric::LinkOptions;
 use dmrpc_fabric::address::Address;
 use dmrpc_fabric::blocking::{BlockingReceiver, BlockingSender};
 use dmrpc_fabric::link::{Body, Incoming, Target};
 use dmrpc_fabric::listen::connect;
-use dmrpc_fabric::LinkOptions;
 use dmrpc_pages::ByteSize;
 use dmrpc_wire::{Hello, Notice, Reply, Request, Stats, Status};
 use std::fmt::Write as _;
@@ -162,7 +162,11 @@ fn table(stats: &Stats) -> String {
         ("  quarantined", stats.quarantined_pages.get()),
     ] {
         let share = pages as f64 * 100.0 / pool_pages.max(1) as f64;
-        row(name, &format!("{:.1} MiB", (pages * page_bytes) as f64 / 1048576.0), &format!("{share:5.1}% {pages} pages"));
+        row(
+            name,
+            &format!("{:.1} MiB", (pages * page_bytes) as f64 / 1048576.0),
+            &format!("{share:5.1}% {pages} pages"),
+        );
     }
     let ratio = format!("{:.2}", sharing_ratio(stats));
     row("sharing ratio", &ratio, &format!("{} pages of objects in {}", stats.logical_pages, stats.live_pages));

@@ -60,7 +60,8 @@ fn a_client_that_says_nothing_is_dropped() {
 
 #[test]
 fn half_a_message_and_then_silence() {
-    let mut node = NodeProcess::start(&["--pool", "8MiB", "--handshake", "200ms", "--lease", "300ms", "--grace", "50ms"]);
+    let mut node =
+        NodeProcess::start(&["--pool", "8MiB", "--handshake", "200ms", "--lease", "300ms", "--grace", "50ms"]);
     let mut witness = Client::local(node.unix());
     // Half a hello.
     let mut half = tcp(&node);
@@ -202,7 +203,8 @@ fn oversized_messages() {
 
 #[test]
 fn too_many_sessions_and_too_many_links() {
-    let mut node = NodeProcess::start(&["--pool", "8MiB", "--max-sessions", "3", "--max-links", "6", "--handshake", "30s"]);
+    let mut node =
+        NodeProcess::start(&["--pool", "8MiB", "--max-sessions", "3", "--max-links", "6", "--handshake", "30s"]);
     let mut witness = Client::local(node.unix());
     let second = Client::remote(node.tcp());
     let third = Client::local(node.unix());
@@ -210,8 +212,11 @@ fn too_many_sessions_and_too_many_links() {
         assert_eq!(Client::open(address, &Terms::default()).map(drop), Err(Status::TooManySessions));
     }
     // Links that only stand there count too, and are turned away with a reason.
-    let idle: Vec<_> = (0..3).map(|_| connect(node.unix(), &LinkOptions::default(), limit()).expect("a link")).collect();
-    rig::wait_until("a full house", || Client::open(node.unix(), &Terms::default()).map(drop) == Err(Status::TooManySessions));
+    let idle: Vec<_> =
+        (0..3).map(|_| connect(node.unix(), &LinkOptions::default(), limit()).expect("a link")).collect();
+    rig::wait_until("a full house", || {
+        Client::open(node.unix(), &Terms::default()).map(drop) == Err(Status::TooManySessions)
+    });
     drop(idle);
     drop(second);
     third.bye();
@@ -276,7 +281,8 @@ fn a_client_on_this_host_that_does_not_listen_keeps_what_it_may_have_mapped() {
 
 #[test]
 fn random_bytes_over_both_transports() {
-    let mut node = NodeProcess::start(&["--pool", "16MiB", "--handshake", "100ms", "--lease", "500ms", "--grace", "10ms"]);
+    let mut node =
+        NodeProcess::start(&["--pool", "16MiB", "--handshake", "100ms", "--lease", "500ms", "--grace", "10ms"]);
     let mut witness = Client::local(node.unix());
     let seed = 0x5eed;
     eprintln!("seed {seed:#x}");
@@ -321,7 +327,8 @@ fn random_bytes_over_both_transports() {
                 let place = usize::from(noise[at + 4]) % head.len();
                 head[place] ^= noise[at + 5];
             }
-            let body = if noise[at + 6] % 3 == 0 { Body::from_iter([noise[..200].to_vec().into()]) } else { Body::new() };
+            let body =
+                if noise[at + 6] % 3 == 0 { Body::from_iter([noise[..200].to_vec().into()]) } else { Body::new() };
             if sender.send(&head, body, limit()).is_err() {
                 break;
             }

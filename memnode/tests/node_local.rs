@@ -4,7 +4,7 @@ mod rig;
 
 use dmrpc_wire::Status;
 use rig::{Client, Mapped, NodeProcess, Terms, pattern};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
 #[test]
@@ -79,9 +79,7 @@ fn a_client_that_is_killed() {
     arena.write(0, &pattern(5, 8 * 4096));
     let id = client.commit(info.segment, 0, 8, 8 * 4096);
     client.sync();
-    let mut name = Vec::new();
-    name.extend_from_slice(&id.slot().to_le_bytes());
-    println!("committed {} {}", id.slot(), id.generation());
+    writeln!(std::io::stdout(), "committed {id}").expect("somebody listens");
     std::io::stdin().lines().for_each(drop);
 }
 

@@ -18,7 +18,11 @@ fn objects_of_many_sizes_come_back_as_they_went() {
             for (offset, len) in [(0, 1), (size / 2, size / 3), (size.saturating_sub(1), 1), (size, 0)] {
                 if offset + len <= size {
                     let part = client.read(id, offset as u64, len as u64);
-                    assert_eq!(part.as_deref(), Ok(&bytes[offset..offset + len]), "{len} of {size} bytes from {offset}");
+                    assert_eq!(
+                        part.as_deref(),
+                        Ok(&bytes[offset..offset + len]),
+                        "{len} of {size} bytes from {offset}"
+                    );
                 }
             }
             assert_eq!(client.read(id, size as u64, 1), Err(Status::OutOfRange));
@@ -72,7 +76,8 @@ fn many_reads_in_flight_are_answered_in_order() {
 
 #[test]
 fn tenants_do_not_read_each_other() {
-    let node = NodeProcess::start(&["--pool", "64MiB", "--tenant-token", "red", "--tenant-token", "blue", "--grace", "10ms"]);
+    let node =
+        NodeProcess::start(&["--pool", "64MiB", "--tenant-token", "red", "--tenant-token", "blue", "--grace", "10ms"]);
     let open = |token: &'static [u8], local| Client::open(node.unix(), &Terms { token, local, quota_pages: 0 });
     for token in [&b""[..], b"re", b"redd", b"green"] {
         assert_eq!(open(token, true).map(drop), Err(Status::Denied));

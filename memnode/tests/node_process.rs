@@ -101,10 +101,7 @@ fn what_can_not_be_is_refused_in_one_line() {
 
 #[test]
 fn huge_pages_that_are_not_there_can_not_be_required() {
-    check_refused(
-        &["--pool", "1TiB", "--hugepages", "require"],
-        "the pool needs 524288 huge pages of 2MiB and ",
-    );
+    check_refused(&["--pool", "1TiB", "--hugepages", "require"], "the pool needs 524288 huge pages of 2MiB and ");
 }
 
 #[test]

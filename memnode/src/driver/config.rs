@@ -1,7 +1,7 @@
 //! What a node is to be: its pool, its addresses, its limits.
 
-use dmrpc_fabric::address::Address;
 use dmrpc_fabric::LinkOptions;
+use dmrpc_fabric::address::Address;
 use dmrpc_pages::PageSize;
 use std::path::PathBuf;
 use std::time::Duration;

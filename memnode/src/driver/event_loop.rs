@@ -338,6 +338,9 @@ impl EventLoop {
             }
             Action::Discard { link } => self.place(link, Target::Discard),
             Action::CopyPage { from, to } => self.copy_page(from, to),
+            Action::ZeroBytes { region: Region { segment, offset, length } } => {
+                self.segment(segment).copy_from(offset, None, length);
+            }
             Action::MakeSegment { segment, pages, .. } => {
                 if let Some(made) = self.maker.ask(segment, self.bytes(pages)) {
                     self.told.push_back(Told::Made { segment, file_offset: made.file_offset() });

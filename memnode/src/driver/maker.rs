@@ -259,7 +259,8 @@ impl Bench<'_> {
 
     /// Pre-faults a piece of the segment that has least to go; those that somebody waits for come first.
     fn step(&mut self) {
-        let next = (0..self.making.len()).min_by_key(|&at| (self.making[at].number.is_none(), self.making[at].rest_bytes()));
+        let next =
+            (0..self.making.len()).min_by_key(|&at| (self.making[at].number.is_none(), self.making[at].rest_bytes()));
         let at = next.expect("`next` saw that there are some");
         let making = &mut self.making[at];
         let piece = making.rest_bytes().min(STEP_BYTES);

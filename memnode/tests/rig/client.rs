@@ -9,62 +9,62 @@ use dmrpc_fabric::link::{Body, Incoming, LinkError};
 use dmrpc_fabric::listen::connect;
 use dmrpc_pages::{Extent, SegmentId};
 use dmrpc_wire::{
-    Commit, FEATURE_LOCAL, Hello, Leased, Notice, NodeId, ObjectId, Patch, RawExtent, Reply, Request, SegmentInfo, SlotLease,
-    Span, Stats, Status, Welcome, Write,
+    Commit, FEATURE_LOCAL, Hello, Leased, NodeId, Notice, ObjectId, Patch, RawExtent, Reply, Request, SegmentInfo,
+    SlotLease, Span, Stats, Status, Welcome, Write,
 };
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 /// A session.
-pub struct Client {
-    pub sender: BlockingSender,
-    pub receiver: BlockingReceiver,
-    pub welcome: Welcome,
+pub(crate) struct Client {
+    pub(crate) sender: BlockingSender,
+    pub(crate) receiver: BlockingReceiver,
+    pub(crate) welcome: Welcome,
     sequence: u64,
     tag: u64,
     keys: u64,
     slots: Vec<SlotLease>,
     /// What came unasked: heads.
-    pub notices: Vec<Vec<u8>>,
+    pub(crate) notices: Vec<Vec<u8>>,
 }
 
 /// How to say hello.
 #[derive(Clone, Copy, Default)]
-pub struct Terms<'a> {
-    pub local: bool,
-    pub token: &'a [u8],
-    pub quota_pages: u32,
+pub(crate) struct Terms<'a> {
+    pub(crate) local: bool,
+    pub(crate) token: &'a [u8],
+    pub(crate) quota_pages: u32,
 }
 
 /// An answer.
-pub struct Answer {
+pub(crate) struct Answer {
     head: Vec<u8>,
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn reply(&self) -> Reply<'_> {
+    pub(crate) fn reply(&self) -> Reply<'_> {
         Reply::decode(&self.head).expect("a node sends what decodes").1
     }
 
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         Reply::decode(&self.head).expect("a node sends what decodes").0.status
     }
 }
 
 impl Client {
     /// A session of a client on the node's host.
-    pub fn local(address: &Address) -> Self {
+    pub(crate) fn local(address: &Address) -> Self {
         Self::open(address, &Terms { local: true, ..Terms::default() }).expect("a session")
     }
 
     /// A session over the network.
-    pub fn remote(address: &Address) -> Self {
+    pub(crate) fn remote(address: &Address) -> Self {
         Self::open(address, &Terms::default()).expect("a session")
     }
 
     /// A session, or why not.
-    pub fn open(address: &Address, terms: &Terms<'_>) -> Result<Self, Status> {
+    pub(crate) fn open(address: &Address, terms: &Terms<'_>) -> Result<Self, Status> {
         let link = connect(address, &LinkOptions::default(), limit()).expect("a link");
         let mut client = Self {
             sender: BlockingSender::new(link.sender),
@@ -103,12 +103,12 @@ impl Client {
         Ok(client)
     }
 
-    pub fn page_bytes(&self) -> usize {
+    pub(crate) fn page_bytes(&self) -> usize {
         self.welcome.page_bytes as usize
     }
 
     /// Sends a request; returns its sequence number or tag.
-    pub fn send(&mut self, request: &Request<'_>, body: Body) -> u64 {
+    pub(crate) fn send(&mut self, request: &Request<'_>, body: Body) -> u64 {
         let number = if request.op().is_sequenced() {
             self.sequence += 1;
             self.sequence
@@ -123,11 +123,11 @@ impl Client {
     }
 
     /// The next thing that the node sends.
-    pub fn next(&mut self) -> Result<Answer, LinkError> {
+    pub(crate) fn next(&mut self) -> Result<Answer, LinkError> {
         self.next_until(limit())
     }
 
-    pub fn next_until(&mut self, limit: Instant) -> Result<Answer, LinkError> {
+    pub(crate) fn next_until(&mut self, limit: Instant) -> Result<Answer, LinkError> {
         match self.receiver.recv(limit)? {
             Incoming::Head { head, body_len } => {
                 let head = head.to_vec();
@@ -144,7 +144,7 @@ impl Client {
     }
 
     /// The answer to the request of this number, or the notice that says that it failed. Other notices are kept.
-    pub fn answer(&mut self, number: u64) -> Answer {
+    pub(crate) fn answer(&mut self, number: u64) -> Answer {
         loop {
             let answer = self.next().expect("the node answers");
             let (head, reply) = Reply::decode(&answer.head).expect("a node sends what decodes");
@@ -159,17 +159,17 @@ impl Client {
     }
 
     /// Sends a request and waits for its answer.
-    pub fn ask(&mut self, request: &Request<'_>) -> Answer {
+    pub(crate) fn ask(&mut self, request: &Request<'_>) -> Answer {
         let number = self.send(request, Body::new());
         self.answer(number)
     }
 
     /// Waits until the node has handled all that was sent.
-    pub fn sync(&mut self) -> Stats {
+    pub(crate) fn sync(&mut self) -> Stats {
         self.stats()
     }
 
-    pub fn stats(&mut self) -> Stats {
+    pub(crate) fn stats(&mut self) -> Stats {
         let answer = self.ask(&Request::Stat);
         match answer.reply() {
             Reply::Stats(stats) => *stats,
@@ -177,12 +177,12 @@ impl Client {
         }
     }
 
-    pub fn renew(&mut self) -> Status {
+    pub(crate) fn renew(&mut self) -> Status {
         self.ask(&Request::Renew).status()
     }
 
     /// Ends the session and waits for the end of the link.
-    pub fn bye(mut self) {
+    pub(crate) fn bye(mut self) {
         self.send(&Request::Bye, Body::new());
         loop {
             match self.next() {
@@ -194,14 +194,14 @@ impl Client {
     }
 
     /// Leases a segment and slots, maps it and says so.
-    pub fn lease(&mut self, pages: u32, slots: u32) -> Result<(SegmentInfo, Mapped), Status> {
+    pub(crate) fn lease(&mut self, pages: u32, slots: u32) -> Result<(SegmentInfo, Mapped), Status> {
         let (info, fd) = self.lease_unmapped(pages, slots)?;
         let mapped = Mapped::writable(&fd, info.file_offset, info.pages as usize * self.page_bytes());
         self.send(&Request::Mapped { segment: info.segment }, Body::new());
         Ok((info, mapped.expect("a segment of one's own can be mapped")))
     }
 
-    pub fn lease_unmapped(&mut self, pages: u32, slots: u32) -> Result<(SegmentInfo, OwnedFd), Status> {
+    pub(crate) fn lease_unmapped(&mut self, pages: u32, slots: u32) -> Result<(SegmentInfo, OwnedFd), Status> {
         let answer = self.ask(&Request::Lease { pages, slots, wait_ms: 0 });
         let Reply::Leased(Leased { segment, slots }) = answer.reply() else { return Err(answer.status()) };
         self.slots.extend_from_slice(slots);
@@ -211,7 +211,7 @@ impl Client {
     }
 
     /// Leases slots only.
-    pub fn lease_slots(&mut self, slots: u32) {
+    pub(crate) fn lease_slots(&mut self, slots: u32) {
         let answer = self.ask(&Request::Lease { pages: 0, slots, wait_ms: 0 });
         let Reply::Leased(Leased { segment: None, slots }) = answer.reply() else {
             panic!("slots were asked for: {:?} {:?}", answer.status(), answer.reply());
@@ -220,7 +220,7 @@ impl Client {
     }
 
     /// A name for an object to be made.
-    pub fn new_id(&mut self) -> ObjectId {
+    pub(crate) fn new_id(&mut self) -> ObjectId {
         if self.slots.is_empty() {
             self.lease_slots(16);
         }
@@ -231,7 +231,7 @@ impl Client {
     }
 
     /// Makes an object of pages of the arena.
-    pub fn commit(&mut self, segment: u32, first: u32, pages: u32, size: u64) -> ObjectId {
+    pub(crate) fn commit(&mut self, segment: u32, first: u32, pages: u32, size: u64) -> ObjectId {
         let id = self.new_id();
         let extent = RawExtent::from(Extent { segment: SegmentId(segment), first, count: pages });
         let patches = [Patch { at: 0.into(), extent }];
@@ -240,13 +240,18 @@ impl Client {
     }
 
     /// Makes an object of bytes that are sent.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<ObjectId, Status> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<ObjectId, Status> {
         let size = bytes.len() as u64;
         self.write_over(ObjectId::NULL, size, &[(0, bytes)])
     }
 
     /// Makes an object of another and bytes that are sent.
-    pub fn write_over(&mut self, base: ObjectId, size: u64, pieces: &[(u64, &[u8])]) -> Result<ObjectId, Status> {
+    pub(crate) fn write_over(
+        &mut self,
+        base: ObjectId,
+        size: u64,
+        pieces: &[(u64, &[u8])],
+    ) -> Result<ObjectId, Status> {
         let id = self.new_id();
         let spans: Vec<Span> = (pieces.iter().filter(|(_, bytes)| !bytes.is_empty()))
             .map(|(offset, bytes)| Span { offset: (*offset).into(), length: (bytes.len() as u64).into() })
@@ -260,7 +265,7 @@ impl Client {
         }
     }
 
-    pub fn read(&mut self, id: ObjectId, offset: u64, length: u64) -> Result<Vec<u8>, Status> {
+    pub(crate) fn read(&mut self, id: ObjectId, offset: u64, length: u64) -> Result<Vec<u8>, Status> {
         let answer = self.ask(&Request::Read { id, offset, length });
         match answer.status() {
             Status::Ok => Ok(answer.body),
@@ -268,7 +273,7 @@ impl Client {
         }
     }
 
-    pub fn hold(&mut self, id: ObjectId) -> Status {
+    pub(crate) fn hold(&mut self, id: ObjectId) -> Status {
         let answer = self.ask(&Request::Hold(&[id]));
         match answer.reply() {
             Reply::Held(statuses) => Status::from_wire(statuses[0].get()).expect("a known status"),
@@ -277,7 +282,7 @@ impl Client {
     }
 
     /// Size and extents of a whole object.
-    pub fn resolve(&mut self, id: ObjectId) -> Result<(u64, Vec<Extent>), Status> {
+    pub(crate) fn resolve(&mut self, id: ObjectId) -> Result<(u64, Vec<Extent>), Status> {
         let answer = self.ask(&Request::Resolve { id, first_page: 0, pages: 0 });
         match answer.reply() {
             Reply::Resolved(resolved) => {
@@ -288,7 +293,7 @@ impl Client {
     }
 
     /// Another's segment: what it is, and its descriptor.
-    pub fn segment(&mut self, segment: u32) -> Result<(SegmentInfo, OwnedFd), Status> {
+    pub(crate) fn segment(&mut self, segment: u32) -> Result<(SegmentInfo, OwnedFd), Status> {
         let answer = self.ask(&Request::Segment { segment });
         let Reply::SegmentInfo(info) = answer.reply() else { return Err(answer.status()) };
         let fd = self.receiver.take_fd(info.segment).expect("the descriptor comes before the answer");

@@ -6,21 +6,21 @@ use std::os::fd::OwnedFd;
 use std::ptr;
 
 /// A mapping, unmapped on drop.
-pub struct Mapped {
+pub(crate) struct Mapped {
     start: *mut u8,
     len: usize,
 }
 
 impl Mapped {
-    pub fn writable(fd: &OwnedFd, offset: u64, len: usize) -> io::Result<Self> {
+    pub(crate) fn writable(fd: &OwnedFd, offset: u64, len: usize) -> io::Result<Self> {
         Self::map(fd, offset, len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)
     }
 
-    pub fn read_only(fd: &OwnedFd, offset: u64, len: usize) -> io::Result<Self> {
+    pub(crate) fn read_only(fd: &OwnedFd, offset: u64, len: usize) -> io::Result<Self> {
         Self::map(fd, offset, len, ProtFlags::READ, MapFlags::SHARED)
     }
 
-    pub fn private(fd: &OwnedFd, offset: u64, len: usize) -> io::Result<Self> {
+    pub(crate) fn private(fd: &OwnedFd, offset: u64, len: usize) -> io::Result<Self> {
         Self::map(fd, offset, len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE)
     }
 
@@ -30,13 +30,13 @@ impl Mapped {
         Ok(Self { start: start.cast(), len })
     }
 
-    pub fn write(&mut self, offset: usize, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, offset: usize, bytes: &[u8]) {
         assert!(offset + bytes.len() <= self.len);
         // SAFETY: within the mapping. A test that writes to one that is not writable is to crash.
         unsafe { self.start.add(offset).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     }
 
-    pub fn read(&self, offset: usize, len: usize) -> Vec<u8> {
+    pub(crate) fn read(&self, offset: usize, len: usize) -> Vec<u8> {
         assert!(offset + len <= self.len);
         let mut bytes = vec![0; len];
         // SAFETY: within the mapping.

@@ -5,22 +5,22 @@ mod client;
 mod mapped;
 mod process;
 
-pub use client::{Answer, Client, Terms};
-pub use mapped::Mapped;
-pub use process::{Exit, NodeProcess};
+pub(crate) use client::{Client, Terms};
+pub(crate) use mapped::Mapped;
+pub(crate) use process::NodeProcess;
 
 use std::time::{Duration, Instant};
 
 /// How long anything may take that is sure to happen. Nothing is expected to come near it.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-pub fn limit() -> Instant {
+pub(crate) fn limit() -> Instant {
     Instant::now() + LIMIT
 }
 
 /// Looks until `condition` holds.
 #[track_caller]
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let limit = limit();
     while !condition() {
         assert!(Instant::now() < limit, "{what}: not within {LIMIT:?}");
@@ -29,7 +29,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// `len` bytes that differ from place to place and from seed to seed.
-pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {

@@ -10,33 +10,33 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 /// A running node. Killed on drop.
-pub struct NodeProcess {
+pub(crate) struct NodeProcess {
     child: Child,
     stdout: BufReader<ChildStdout>,
     /// What it printed when it was ready.
-    pub ready: String,
-    pub addresses: Vec<Address>,
+    pub(crate) ready: String,
+    pub(crate) addresses: Vec<Address>,
     folder: TempDir,
 }
 
 /// How a node ended.
-pub struct Exit {
-    pub success: bool,
+pub(crate) struct Exit {
+    pub(crate) success: bool,
     /// What it printed after it was ready.
-    pub stdout: String,
-    pub socket: PathBuf,
+    pub(crate) stdout: String,
+    pub(crate) socket: PathBuf,
 }
 
 impl NodeProcess {
     /// The program, to be given arguments.
-    pub fn program() -> Command {
+    pub(crate) fn program() -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dmrpc-memnode"));
         command.env_remove("DMRPC_TENANT_TOKEN");
         command
     }
 
     /// Starts one that listens at a Unix socket and at a free port, with these arguments too.
-    pub fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = format!("unix://{}/node", folder.path().display());
         let mut child = Self::program()
@@ -59,33 +59,33 @@ impl NodeProcess {
         Self { child, stdout, ready, addresses, folder }
     }
 
-    pub fn unix(&self) -> &Address {
+    pub(crate) fn unix(&self) -> &Address {
         &self.addresses[0]
     }
 
-    pub fn tcp(&self) -> &Address {
+    pub(crate) fn tcp(&self) -> &Address {
         &self.addresses[1]
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("node")
     }
 
     /// What it has logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).expect("the file is there")
     }
 
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("our child").is_none()
     }
 
     /// Its figures, by way of a session that is gone afterwards.
-    pub fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         self.try_stats(b"").expect("a session for the figures")
     }
 
-    pub fn try_stats(&self, token: &[u8]) -> Option<Stats> {
+    pub(crate) fn try_stats(&self, token: &[u8]) -> Option<Stats> {
         let mut client = Client::open(self.tcp(), &super::Terms { token, ..super::Terms::default() }).ok()?;
         let stats = client.stats();
         client.bye();
@@ -94,7 +94,7 @@ impl NodeProcess {
 
     /// Looks at its figures until they are as wanted. The session that looks is one of them.
     #[track_caller]
-    pub fn wait_for(&self, what: &str, condition: impl Fn(&Stats) -> bool) -> Stats {
+    pub(crate) fn wait_for(&self, what: &str, condition: impl Fn(&Stats) -> bool) -> Stats {
         let mut last = None;
         let started = Instant::now();
         while started.elapsed() < super::LIMIT {
@@ -110,12 +110,12 @@ impl NodeProcess {
     }
 
     /// Runs `dmrpc-memnode stat`.
-    pub fn stat(&self, args: &[&str]) -> Output {
+    pub(crate) fn stat(&self, args: &[&str]) -> Output {
         Self::program().arg("stat").arg(self.unix().to_string()).args(args).output().expect("the program starts")
     }
 
     /// Sends a signal and waits for the end.
-    pub fn end(mut self, signal: rustix::process::Signal) -> Exit {
+    pub(crate) fn end(mut self, signal: rustix::process::Signal) -> Exit {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("it is our child");
         let mut status = None;
