@@ -1,0 +1,9 @@
+//! Actors of other processes: links, and what is said over them. `docs/actors.md` draws the bytes.
+
+pub(crate) mod answer;
+pub(crate) mod attach;
+pub(crate) mod codec;
+pub(crate) mod frame;
+pub(crate) mod links;
+pub(crate) mod peer;
+pub(crate) mod route;
