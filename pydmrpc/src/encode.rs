@@ -8,6 +8,7 @@ use crate::layout::{ArrayForm, Kind, Layout, MAX_BUFFERS, Order};
 use crate::objectref::ObjectRef;
 use crate::{numpy, reduce, scalars};
 use pyo3::exceptions::{PyAttributeError, PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString};
@@ -113,7 +114,8 @@ impl<'py> Plan<'py> {
         }
         let (mut sources, mut lengths) = (SmallVec::new(), SmallVec::new());
         for buffer in buffers.iter() {
-            let buffer = Foreign::of(&buffer)?;
+            // The buffer as one run of bytes, whatever it is a buffer of.
+            let buffer = Foreign::of(&buffer.call_method0(intern!(value.py(), "raw"))?)?;
             let buffer = buffer.ok_or_else(|| PyValueError::new_err("a pickled buffer is not contiguous"))?;
             lengths.push(buffer.len());
             sources.push(Source::Buffer(buffer));

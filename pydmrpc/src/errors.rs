@@ -57,5 +57,9 @@ pub(crate) fn forked(py: Python<'_>) -> PyErr {
 
 /// The exception for an object that holds no Python value.
 pub(crate) fn malformed(py: Python<'_>, error: crate::layout::Malformed) -> PyErr {
-    named(py, "MalformedError", format!("the object holds no Python value ({}); use ref.view() to see its bytes", error.0))
+    named(
+        py,
+        "MalformedError",
+        format!("the object holds no Python value ({}); use ref.view() to see its bytes", error.0),
+    )
 }

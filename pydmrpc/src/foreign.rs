@@ -45,13 +45,52 @@ impl Foreign {
     pub(crate) fn copy_to(&self, py: Python<'_>, to: &mut [u8]) {
         assert_eq!(to.len(), self.len(), "the layout was made of these lengths");
         let from = self.address();
-        let copy = move || {
+        let mut copy = move || {
             // SAFETY: the buffer stays where it is, and readable, for as long as `self` lives, which is borrowed until this
             // returns; `to` is a separate allocation that Rust owns.
-            unsafe { std::ptr::copy_nonoverlapping(std::ptr::with_exposed_provenance::<u8>(from), to.as_mut_ptr(), to.len()) }
+            unsafe {
+                std::ptr::copy_nonoverlapping(std::ptr::with_exposed_provenance::<u8>(from), to.as_mut_ptr(), to.len())
+            }
         };
         if self.len() < DETACH_MIN_BYTES { copy() } else { py.detach(copy) }
     }
+
+    /// Gives the bytes to `take`, without the GIL, in pieces with their offsets.
+    pub(crate) fn in_pieces<E: Send>(
+        &self,
+        py: Python<'_>,
+        mut take: impl FnMut(usize, &[u8]) -> Result<(), E> + Send,
+    ) -> Result<(), E> {
+        let (from, len) = (self.address(), self.len());
+        py.detach(|| {
+            // SAFETY: as in `copy_to`.
+            unsafe { in_pieces(from, len, &mut take) }
+        })
+    }
+}
+
+/// Pieces of this size fit the nearest cache.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// Gives the `len` bytes at `address` to `take`, copied piece by piece, so that nobody has a reference to what Python may write.
+///
+/// # Safety
+///
+/// They must be readable until this returns.
+pub(crate) unsafe fn in_pieces<E>(
+    address: usize,
+    len: usize,
+    take: &mut dyn FnMut(usize, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut piece = [0; PIECE_BYTES];
+    for at in (0..len).step_by(PIECE_BYTES) {
+        let piece = &mut piece[..PIECE_BYTES.min(len - at)];
+        let from = std::ptr::with_exposed_provenance::<u8>(address + at);
+        // SAFETY: the caller answers for the bytes; `piece` is on this stack.
+        unsafe { std::ptr::copy_nonoverlapping(from, piece.as_mut_ptr(), piece.len()) }
+        take(at, piece)?;
+    }
+    Ok(())
 }
 
 /// Copies `from` to `to`, without the GIL if that takes a while.

@@ -32,6 +32,18 @@ impl<T> Native<T> {
         Self { value: ManuallyDrop::new(value), born: generation() }
     }
 
+    /// The value, to change.
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
+
+    /// The value.
+    pub(crate) fn into_inner(self) -> T {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not dropped, so its value is taken only here.
+        unsafe { ManuallyDrop::take(&mut this.value) }
+    }
+
     /// Whether this is another process than the one that made it.
     pub(crate) fn is_foreign(&self) -> bool {
         self.born != generation()

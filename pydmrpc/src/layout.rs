@@ -226,11 +226,6 @@ impl ArrayForm {
         self.shape.iter().try_fold(self.item_bytes, |bytes, axis| bytes.checked_mul(*axis))
     }
 
-    /// Bytes of one step along the first axis.
-    pub(crate) fn row_bytes(&self) -> Option<usize> {
-        self.shape.get(1..)?.iter().try_fold(self.item_bytes, |bytes, axis| bytes.checked_mul(*axis))
-    }
-
     /// Appends the form to `out`.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();

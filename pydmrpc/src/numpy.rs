@@ -53,11 +53,14 @@ pub(crate) fn form_of(value: &Bound<'_, PyAny>) -> PyResult<Option<ArrayForm>> {
 
 /// The bytes of an array of that form; `None` if they are not in one piece.
 pub(crate) fn contiguous(array: &Bound<'_, PyAny>, form: &ArrayForm) -> PyResult<Option<Foreign>> {
+    let py = array.py();
+    // A buffer has an axis at least; a single item has the same bytes with one.
+    let with_axis = if form.shape.is_empty() { Some(array.call_method1(intern!(py, "reshape"), (1,))?) } else { None };
+    let array = with_axis.as_ref().unwrap_or(array);
     if !form.dtype.contains(['m', 'M']) {
         return Foreign::of(array);
     }
     // numpy exports no buffers of times; their integers have the same bytes.
-    let py = array.py();
     Foreign::of(&array.call_method1(intern!(py, "view"), (intern!(py, "i8"),))?)
 }
 
@@ -73,15 +76,16 @@ pub(crate) fn copy_strided(array: &Bound<'_, PyAny>, to: &mut [u8]) -> PyResult<
     };
     let numpy = py.import(intern!(py, "numpy"))?;
     let (shape, dtype) = (array.getattr(intern!(py, "shape"))?, array.getattr(intern!(py, "dtype"))?);
-    let copied = numpy.getattr(intern!(py, "ndarray"))?.call1((shape, dtype, &view)).and_then(|target| {
-        numpy.call_method1(intern!(py, "copyto"), (target, array))
-    });
+    let copied = numpy
+        .getattr(intern!(py, "ndarray"))?
+        .call1((shape, dtype, &view))
+        .and_then(|target| numpy.call_method1(intern!(py, "copyto"), (target, array)));
     view.call_method0(intern!(py, "release"))?;
     copied.map(drop)
 }
 
-/// An array of that form over `buffer`, from byte `offset` on.
-pub(crate) fn array<'py>(buffer: &Bound<'py, PyAny>, form: &ArrayForm, offset: usize) -> PyResult<Bound<'py, PyAny>> {
+/// An array of that form over `buffer`.
+pub(crate) fn array<'py>(buffer: &Bound<'py, PyAny>, form: &ArrayForm) -> PyResult<Bound<'py, PyAny>> {
     static NDARRAY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let py = buffer.py();
     let dtype = dtype(py, &form.dtype)?;
@@ -94,7 +98,7 @@ pub(crate) fn array<'py>(buffer: &Bound<'py, PyAny>, form: &ArrayForm, offset: u
         Order::C => intern!(py, "C"),
         Order::F => intern!(py, "F"),
     };
-    NDARRAY.import(py, "numpy", "ndarray")?.call1((shape, dtype, buffer, offset, strides, order))
+    NDARRAY.import(py, "numpy", "ndarray")?.call1((shape, dtype, buffer, 0, strides, order))
 }
 
 /// `numpy.dtype(name)`, remembered. Types with references in them are refused: bytes are no references.

@@ -5,9 +5,9 @@
 
 use crate::region::Region;
 use pyo3::exceptions::PyBufferError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyMemoryView;
-use pyo3::ffi;
 use std::ffi::c_int;
 use std::ops::Range;
 use std::sync::Arc;
@@ -67,4 +67,3 @@ impl PageBuffer {
         if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
     }
 }
-

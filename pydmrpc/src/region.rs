@@ -11,6 +11,7 @@
 use crate::fork::Native;
 use dmrpc_objstore::{AnyRef, PrivateView, StoreError, View};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
@@ -97,14 +98,6 @@ impl Region {
             Memory::Copy(_) => None,
         }
     }
-
-    /// Copies what is there now to `to`.
-    pub(crate) fn read(&self, offset: usize, to: &mut [u8]) {
-        assert!(offset + to.len() <= self.len, "the range lies in its region");
-        // SAFETY: the memory is mapped for as long as `self` lives, and the range lies in it; `to` is elsewhere. Python may
-        // write there meanwhile: then some mixture is read, as with any buffer.
-        unsafe { std::ptr::copy_nonoverlapping(self.at(offset), to.as_mut_ptr(), to.len()) }
-    }
 }
 
 impl Drop for Region {
@@ -121,11 +114,10 @@ impl Drop for Region {
 
 /// The region that has all of `address .. address + len`.
 pub(crate) fn find(address: usize, len: usize) -> Option<Arc<Region>> {
-    let known = KNOWN.lock();
     // Regions may overlap, as slices of one object do: any that has the range will do. The nearest few before it are asked.
     const MAX_TRIES: usize = 8;
-    let mut before = known.range(..=address).rev().take(MAX_TRIES);
-    let found = before.find_map(|(_, region)| region.upgrade().filter(|region| address + len <= region.address() + region.len()));
-    drop(known);
-    found
+    // Looked at without the lock: the last owner of a region may be this function, and its end takes the lock.
+    let near: SmallVec<[Arc<Region>; MAX_TRIES]> =
+        KNOWN.lock().range(..=address).rev().take(MAX_TRIES).filter_map(|(_, region)| region.upgrade()).collect();
+    near.into_iter().find(|region| address + len <= region.address() + region.len())
 }

@@ -91,7 +91,11 @@ pub(crate) fn decode<'py>(py: Python<'py>, mut bytes: &[u8]) -> PyResult<Result<
     }
 }
 
-fn decode_item<'py>(py: Python<'py>, bytes: &mut &[u8], depth: usize) -> PyResult<Result<Bound<'py, PyAny>, Malformed>> {
+fn decode_item<'py>(
+    py: Python<'py>,
+    bytes: &mut &[u8],
+    depth: usize,
+) -> PyResult<Result<Bound<'py, PyAny>, Malformed>> {
     const SHORT: Malformed = Malformed("small value cut short");
     let Some(&[tag]) = bytes.split_off(..1) else { return Ok(Err(SHORT)) };
     let value = match tag {
@@ -113,7 +117,9 @@ fn decode_item<'py>(py: Python<'py>, bytes: &mut &[u8], depth: usize) -> PyResul
             if tag == BYTES {
                 PyBytes::new(py, content).into_any()
             } else {
-                let Ok(text) = std::str::from_utf8(content) else { return Ok(Err(Malformed("text that is not UTF-8"))) };
+                let Ok(text) = std::str::from_utf8(content) else {
+                    return Ok(Err(Malformed("text that is not UTF-8")));
+                };
                 PyString::new(py, text).into_any()
             }
         }

@@ -31,7 +31,9 @@ impl Deadline {
     pub(crate) fn after_seconds(seconds: Option<f64>) -> PyResult<Self> {
         let Some(seconds) = seconds else { return Ok(Self::NEVER) };
         let after = Duration::try_from_secs_f64(seconds).map_err(|_| {
-            pyo3::exceptions::PyValueError::new_err(format!("a timeout is a number of seconds from 0 on, not {seconds}"))
+            pyo3::exceptions::PyValueError::new_err(format!(
+                "a timeout is a number of seconds from 0 on, not {seconds}"
+            ))
         })?;
         Ok(Self { at: Instant::now().checked_add(after), after })
     }
