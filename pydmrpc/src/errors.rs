@@ -14,6 +14,14 @@ pub(crate) fn named(py: Python<'_>, class: &str, message: impl AsRef<str>) -> Py
     }
 }
 
+/// The error with a note that its traceback shows.
+pub(crate) fn with_note(py: Python<'_>, error: PyErr, note: &str) -> PyErr {
+    match error.add_note(py, note) {
+        Ok(()) => error,
+        Err(failed) => failed,
+    }
+}
+
 /// The exception for an error of the store.
 pub(crate) fn of_store(py: Python<'_>, error: &StoreError) -> PyErr {
     let class = match error {

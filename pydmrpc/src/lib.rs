@@ -32,6 +32,8 @@ mod foreign;
 mod fork;
 mod form;
 mod layout;
+#[expect(dead_code, reason = "used by actors")]
+mod message;
 #[expect(unsafe_code, reason = "lends memory to numpy")]
 mod numpy;
 mod objectref;

@@ -485,7 +485,12 @@ fn redeem_any(py: Python<'_>, text: &str) -> PyResult<AnyRef> {
 fn inline(py: Python<'_>, bytes: &[u8], form: &[u8]) -> PyResult<ObjectRef> {
     let form = Form::decode(form, bytes.len()).map_err(|error| errors::malformed(py, error))?;
     let codec = if form == Form::Value { PYTHON_VALUE } else { Codec::RAW };
-    Ok(ObjectRef::new(StoreRef::inline(bytes).into_any().with_codec(codec), form))
+    let reference = ObjectRef::new(StoreRef::inline(bytes).into_any().with_codec(codec), form);
+    if reference.form == Form::Value {
+        // The bytes are at hand, so they are looked at at once.
+        reference.head(py)?;
+    }
+    Ok(reference)
 }
 
 /// What a pickled reference to few bytes becomes.
