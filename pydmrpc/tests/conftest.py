@@ -1,0 +1,88 @@
+"""Stores to test against: a node embedded in this process, and a `dmrpc-memnode` of its own."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+import pytest
+
+import pydmrpc
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+#: How long a test waits for what must come; nothing is expected to take as long.
+PATIENCE = 60.0
+
+
+def until(condition, what):
+    """Waits until `condition()` holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE} s"
+        time.sleep(0.005)
+
+
+def memnode_binary():
+    """The node's binary: $DMRPC_MEMNODE, or the one that cargo built last."""
+    if given := os.environ.get("DMRPC_MEMNODE"):
+        return given
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    built = [path for profile in ("debug", "release") if (path := target / profile / "dmrpc-memnode").exists()]
+    if built:
+        return str(max(built, key=lambda path: path.stat().st_mtime))
+    if found := shutil.which("dmrpc-memnode"):
+        return found
+    pytest.fail("no dmrpc-memnode: run `cargo build -p dmrpc-memnode`, or name one in $DMRPC_MEMNODE")
+
+
+class Node:
+    """A `dmrpc-memnode` process."""
+
+    def __init__(self, directory, *options):
+        self.address = f"unix://{directory}/node.sock"
+        self.process = subprocess.Popen(
+            [memnode_binary(), "--listen", self.address, *options], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout.readline(), "the node did not say that it is ready"
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+            self.process.stdout.close()
+
+
+@pytest.fixture
+def node(tmp_path):
+    """A node process with a pool of 512 MiB, and nobody connected."""
+    pydmrpc.shutdown()
+    node = Node(tmp_path, "--pool", "512MiB", "--hugepages", "never")
+    yield node
+    pydmrpc.shutdown()
+    node.stop()
+
+
+@pytest.fixture(params=["embedded", "memnode"])
+def store(request, tmp_path):
+    """A session, with an embedded node and with a node process."""
+    pydmrpc.shutdown()
+    if request.param == "embedded":
+        yield pydmrpc.init(pool="512MiB")
+        pydmrpc.shutdown()
+    else:
+        node = Node(tmp_path, "--pool", "512MiB", "--hugepages", "never")
+        yield pydmrpc.init(node.address)
+        pydmrpc.shutdown()
+        node.stop()
+
+
+@pytest.fixture
+def embedded():
+    """A session with an embedded node."""
+    pydmrpc.shutdown()
+    yield pydmrpc.init(pool="512MiB")
+    pydmrpc.shutdown()
