@@ -26,7 +26,7 @@ help: ## This list
 
 .PHONY: demo
 demo: ## The main job: seven tiers of processes pass photographs by value and by reference
-	cargo run --locked --release -p img_transcode -- $(DEMO_ARGS)
+	cargo run --locked --release -p img-transcode -- $(DEMO_ARGS)
 
 .PHONY: bench
 bench: ## Every layer against the bare machine, as one table; figures also in out/bench.json

@@ -5,12 +5,15 @@
 //! first time in a session.
 
 mod actors_here;
+mod adder;
 mod bench;
 mod bulk;
 mod edits;
 mod machine;
 mod network;
 mod payload;
+#[cfg(feature = "peers")]
+mod peers;
 mod processes;
 mod references;
 mod report;

@@ -1,13 +1,24 @@
 //! Asking an actor in another process, beside two processes that only wake each other.
 
+use crate::actors_here::in_task;
+use crate::adder::Adder;
 use crate::bench::Bench;
 use crate::report::{Row, Unit};
 use crate::statistics::{Contestant, compare};
 use anyhow::Context as _;
+use dmrpc_actors::{ActorRef, System};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use std::hint::black_box;
+use std::io::{BufRead as _, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tokio::runtime::Builder;
+use tokio::task::JoinSet;
+
+/// Asks under way at a time, where there are several.
+const BURST: u64 = 64;
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     measure(bench, "across processes, free")?;
@@ -34,9 +45,106 @@ pub fn run_on_one_core(mut bench: Bench) -> anyhow::Result<()> {
 }
 
 fn measure(bench: &mut Bench, group: &str) -> anyhow::Result<()> {
-    let doorbell = Doorbell::start()?;
-    let [bare] = compare(bench.effort, [Contestant::repeated(|| doorbell.round_trip())]);
-    bench.rows.push(Row::new(group, "ask", Unit::Nanoseconds, bare));
+    for (scheme, what) in [("unix", "shared memory"), ("tcp", "TCP")] {
+        let there = ActorProcess::start(scheme)?;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let system = runtime.block_on(System::builder().name("bench").build())?;
+        let actor = runtime.block_on(system.connect::<Adder>(&format!("{}#adder", there.url)))?;
+        let doorbell = Doorbell::start()?;
+        let [ask, burst, again] = compare(
+            bench.effort,
+            [
+                Contestant::timed(|n| in_task(&runtime, asks(actor.clone(), n))),
+                Contestant::timed(|n| in_task(&runtime, burst(actor.clone(), n))),
+                Contestant::repeated(|| doorbell.round_trip()),
+            ],
+        );
+        bench.rows.push(
+            Row::new(group, format!("ask, {what}"), Unit::Nanoseconds, ask).beside("eventfd there and back", again),
+        );
+        bench.rows.push(
+            Row::new(group, format!("ask, {what}, {BURST} at a time"), Unit::PerSecond, burst.map(|ns| 1e9 / ns))
+                .beside("eventfd there and back", again.map(|ns| 1e9 / ns)),
+        );
+        runtime.block_on(system.shutdown(Duration::from_secs(1)));
+    }
+    Ok(())
+}
+
+async fn asks(actor: ActorRef<Adder>, n: u64) {
+    for i in 0..n {
+        black_box(actor.add(i).await.expect("it answers"));
+    }
+}
+
+/// Keeps so many asks under way.
+async fn burst(actor: ActorRef<Adder>, n: u64) {
+    let mut tasks = JoinSet::new();
+    for part in 0..BURST {
+        let n = (n + part) / BURST;
+        tasks.spawn(asks(actor.clone(), n));
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("does not panic");
+    }
+}
+
+/// A process that serves an actor.
+struct ActorProcess {
+    url: String,
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl ActorProcess {
+    fn start(scheme: &str) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let url = match scheme {
+            "unix" => format!("unix://{}", dir.path().join("adder.sock").display()),
+            _ => "tcp://127.0.0.1:0".to_owned(),
+        };
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["actor", &url])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let out = child.stdout.take().expect("piped");
+        BufReader::new(out).read_line(&mut line).context("the address of the actor's process")?;
+        Ok(Self { url: line.trim().to_owned(), child, dir })
+    }
+}
+
+impl Drop for ActorProcess {
+    fn drop(&mut self) {
+        // Its standard input ends, and so does it.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+        let _ = &self.dir;
+    }
+}
+
+/// Serves an actor until standard input ends; says where.
+#[expect(clippy::print_stdout, reason = "read by the process that started this one")]
+pub fn serve_actor(url: &str) -> anyhow::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let system = runtime.block_on(System::builder().name("adder").listen(url).build())?;
+    let adder = {
+        let _within = runtime.enter();
+        system.spawn(Adder::new())
+    };
+    system.register("adder", &adder)?;
+    println!("{}", system.addresses().first().context("it listens")?);
+    let (end, ended) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // Ends with whoever started us.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = end.send(());
+    });
+    runtime.block_on(async {
+        let _ = ended.await;
+        system.shutdown(Duration::from_secs(1)).await;
+    });
     Ok(())
 }
 
@@ -88,9 +196,4 @@ pub fn answer_doorbell() -> anyhow::Result<()> {
         hear(&bell)?;
         ring(&back)?;
     }
-}
-
-/// Serves an actor until standard input ends.
-pub fn serve_actor(url: &str) -> anyhow::Result<()> {
-    anyhow::bail!("nothing to serve at {url}")
 }
