@@ -53,6 +53,7 @@ test-rust: $(VENV)/ready ## Unit, property, simulation, conformance and process 
 
 .PHONY: test-loom
 test-loom: ## Every interleaving of rings and doorbell
+	RUSTFLAGS="--cfg loom" cargo test --locked --release -p dmrpc-fabric --lib --target-dir target/loom loom
 
 .PHONY: test-fuzz
 test-fuzz: ## A short run of each fuzz target

@@ -81,8 +81,6 @@ enum RactorMessage {
     Note(u64),
 }
 
-impl ractor::Message for RactorMessage {}
-
 impl ractor::Actor for Ractor {
     type Msg = RactorMessage;
     type State = u64;
