@@ -22,7 +22,7 @@ use super::bell::Bell;
 use super::receiver::{ShmReceiver, State};
 use super::ring::{Consumer, Indices, Producer};
 use super::sender::ShmSender;
-use super::Lifeline;
+use super::lifeline::Lifeline;
 use crate::link::{Interest, Link, LinkError, Peer};
 use crate::options::LinkOptions;
 use crate::queue::Queue;
