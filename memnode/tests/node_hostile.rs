@@ -218,9 +218,9 @@ fn too_many_sessions_and_too_many_links() {
         Client::open(node.unix(), &Terms::default()).map(drop) == Err(Status::TooManySessions)
     });
     drop(idle);
-    drop(second);
+    second.bye();
     third.bye();
-    rig::wait_until("room again", || Client::open(node.unix(), &Terms::default()).is_ok());
+    rig::wait_until("room again", || Client::open(node.unix(), &Terms::default()).map(Client::bye).is_ok());
     check_serves(&mut node, &mut witness);
 }
 
@@ -327,8 +327,11 @@ fn random_bytes_over_both_transports() {
                 let place = usize::from(noise[at + 4]) % head.len();
                 head[place] ^= noise[at + 5];
             }
-            let body =
-                if noise[at + 6].is_multiple_of(3) { Body::from_iter([noise[..200].to_vec().into()]) } else { Body::new() };
+            let body = if noise[at + 6].is_multiple_of(3) {
+                Body::from_iter([noise[..200].to_vec().into()])
+            } else {
+                Body::new()
+            };
             if sender.send(&head, body, limit()).is_err() {
                 break;
             }
