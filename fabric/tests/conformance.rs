@@ -28,6 +28,10 @@ fn shm(options: &LinkOptions) -> (Link, Link) {
     through(&format!("unix://{}/link", folder.path().display()), options)
 }
 
+fn tcp(options: &LinkOptions) -> (Link, Link) {
+    through("tcp://127.0.0.1:0", options)
+}
+
 /// Through a listener.
 fn through(url: &str, options: &LinkOptions) -> (Link, Link) {
     let mut listener = Listener::bind(&url.parse().unwrap(), options).unwrap();
@@ -245,9 +249,10 @@ fn data_before_the_end(make: Maker) {
 fn a_dropped_sender_ends_one_way(make: Maker) {
     let (here, there) = make(&LinkOptions::default());
     let (mut sender, mut receiver) = halves(there);
-    let waits = std::thread::spawn(move || receiver.recv(soon()).map(drop));
+    let waits = std::thread::spawn(move || (receiver.recv(soon()).map(drop), receiver));
     drop(here.sender);
-    assert!(matches!(waits.join().unwrap(), Err(LinkError::Closed)));
+    let (end, _receiver) = waits.join().unwrap();
+    assert!(matches!(end, Err(LinkError::Closed)));
     sender.send(b"still", Body::new(), soon()).unwrap();
     assert_eq!(receive(&mut BlockingReceiver::new(here.receiver)).unwrap().0, b"still");
 }
@@ -501,4 +506,5 @@ macro_rules! suite {
 suite! {
     inproc: [descriptors_are_passed];
     shm: [descriptors_are_passed];
+    tcp: [];
 }
