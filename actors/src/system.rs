@@ -5,6 +5,7 @@
 
 use crate::mailbox::{Control, Envelope, Mailbox, Push, Sending};
 use crate::remote::codec::Arguments;
+use crate::remote::hello::Hello;
 use crate::remote::links::Links;
 use crate::remote::peer::{Limits, Peer};
 use crate::remote::route::{Boxed, Place, Route, fnv1a};
@@ -132,6 +133,7 @@ pub struct SystemBuilder {
     name: String,
     runtime: Option<Handle>,
     listen: Vec<String>,
+    advertise: Option<String>,
     stores: Vec<Store>,
     ask_timeout: Duration,
     mailbox: MailboxOptions,
@@ -149,6 +151,12 @@ impl SystemBuilder {
     /// the one that refs to this system's actors carry.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.listen.push(address.into());
+        self
+    }
+
+    /// The address that refs to this system's actors carry, where it is not the one it listens at: `0.0.0.0` is nowhere for others.
+    pub fn advertise(mut self, address: impl Into<String>) -> Self {
+        self.advertise = Some(address.into());
         self
     }
 
@@ -215,7 +223,7 @@ impl SystemBuilder {
             ended: Notify::new(),
             closing: AtomicBool::new(false),
             stores: Mutex::new(self.stores),
-            links: Links::new(self.limits),
+            links: Links::new(self.limits, self.advertise.map(Into::into)),
         }));
         for address in &self.listen {
             system.0.links.listen(&system, address)?;
@@ -231,6 +239,7 @@ impl System {
             name: String::new(),
             runtime: None,
             listen: Vec::new(),
+            advertise: None,
             stores: Vec::new(),
             ask_timeout: DEFAULT_ASK_TIMEOUT,
             mailbox: MailboxOptions::default(),
@@ -253,8 +262,12 @@ impl System {
         self.0.stores.lock().first().cloned()
     }
 
-    pub(crate) fn stores(&self) -> Vec<Store> {
-        self.0.stores.lock().clone()
+    /// What it says when a link begins.
+    pub(crate) fn hello(&self) -> Hello {
+        let address = self.0.links.advertised().map(|address| address.to_string());
+        let stores = self.0.stores.lock();
+        let nodes = stores.iter().map(|store| (store.node().0, store.url().to_owned())).collect();
+        Hello { system: self.name().to_owned(), address, nodes }
     }
 
     /// Keeps a store that a peer told of.
@@ -429,6 +442,13 @@ impl Inner {
 
     pub(crate) fn actor(&self, id: u32) -> Option<Arc<dyn Local>> {
         self.actors.lock().by_id.get(&id).map(|entry| Arc::clone(&entry.local))
+    }
+
+    /// The first name of an actor, or its number as a name.
+    pub(crate) fn name_of(&self, id: u32) -> Arc<str> {
+        let actors = self.actors.lock();
+        let named = actors.by_id.get(&id).and_then(|entry| entry.names.first().cloned());
+        named.unwrap_or_else(|| format!("~{id}").into())
     }
 
     fn forget(&self, id: u32) {

@@ -5,7 +5,7 @@ use super::attach::{self, Scope};
 use super::peer::Peer;
 use crate::{Actor, ActorError, Message, Reply};
 use bytes::Bytes;
-use dmrpc_objstore::{Lending, StoreError, with_borrower, with_lender};
+use dmrpc_objstore::{AnyRef, Lending, StoreError, with_borrower, with_lender};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -72,6 +72,20 @@ impl<'a> Output<'a> {
     }
 }
 
+impl Output<'_> {
+    /// Writes bytes that are encoded already, and lends the references that they name by their place in `refs`.
+    pub(crate) fn write_raw(&mut self, value: &[u8], refs: &[AnyRef]) -> Result<(), ActorError> {
+        self.payload.extend_from_slice(value);
+        // Each serializes to its place in the table, which is that in `refs`; where it stands in the value, the caller has written.
+        let (lent, lending) = with_lender(self.peer.loans(), || {
+            refs.iter().try_for_each(|reference| postcard::to_stdvec(reference).map(drop))
+        });
+        lent.map_err(|error| ActorError::Reference(error.to_string().into()))?;
+        self.lending = (lending.count() > 0).then_some(lending);
+        Ok(())
+    }
+}
+
 /// Which method is meant.
 #[derive(Clone, Copy, Debug)]
 pub enum Method<'a> {
@@ -124,6 +138,18 @@ impl<'a> Arguments<'a> {
             None => Reply::nobody(),
         };
         Ok(message.into_mail(reply))
+    }
+
+    /// The references that came along.
+    pub(crate) fn references(&self) -> Result<Vec<AnyRef>, ActorError> {
+        let mut references = Vec::new();
+        let mut rest = self.table;
+        while !rest.is_empty() {
+            let (reference, after) = self.peer.borrows().borrow(rest).map_err(|error| reference_error(&error))?;
+            references.push(reference);
+            rest = after;
+        }
+        Ok(references)
     }
 
     /// The value that the bytes are.

@@ -9,6 +9,7 @@ use super::attach::ATTACH_BYTES;
 use super::codec::{Arguments, Codec, Output};
 use super::frame::{Data, Frame, Kind, MAX_NAME_BYTES};
 use crate::ActorError;
+use crate::system::WeakSystem;
 use bytes::Bytes;
 use dmrpc_fabric::link::{Body, MAX_HEAD_BYTES};
 use dmrpc_objstore::{Borrows, Loans};
@@ -94,7 +95,13 @@ pub struct Peer {
     ended: Notify,
     /// The other end wants no more requests.
     retiring: AtomicBool,
+    /// Where the other end listens, once it said so.
     pub(crate) url: OnceLock<Option<Arc<str>>>,
+    /// The system at this end.
+    pub(crate) system: WeakSystem,
+    /// The writer has nothing to do; and a notice when it has become so.
+    idle: AtomicBool,
+    went_idle: Notify,
 }
 
 impl fmt::Debug for Peer {
@@ -108,7 +115,7 @@ thread_local! {
 }
 
 impl Peer {
-    pub(crate) fn new(address: Arc<str>, limits: Limits) -> Arc<Self> {
+    pub(crate) fn new(address: Arc<str>, limits: Limits, system: WeakSystem) -> Arc<Self> {
         let work = Arc::new(Notify::new());
         let returns = Arc::clone(&work);
         Arc::new(Self {
@@ -127,6 +134,9 @@ impl Peer {
             ended: Notify::new(),
             retiring: AtomicBool::new(false),
             url: OnceLock::new(),
+            system,
+            idle: AtomicBool::new(true),
+            went_idle: Notify::new(),
         })
     }
 
@@ -237,6 +247,7 @@ impl Peer {
         let end = outbox.heads.len();
         outbox.bytes += end - before + body_len;
         outbox.messages.push_back((end, body));
+        self.idle.store(false, Ordering::Relaxed);
         drop(outbox);
         self.work.notify_one();
         Ok(())
@@ -266,6 +277,35 @@ impl Peer {
         std::mem::swap(&mut *outbox, into);
         drop(outbox);
         self.room.notify_waiters();
+    }
+
+    /// Says that no more requests are wanted.
+    pub(crate) fn say_bye(&self) {
+        // If the link has ended, there is nobody to say it to.
+        let _ = self.send_bare(&Frame::new(Kind::Bye));
+    }
+
+    /// The writer found nothing to do.
+    pub(crate) fn went_idle(&self) {
+        let outbox = self.outbox.lock();
+        if outbox.messages.is_empty() {
+            self.idle.store(true, Ordering::Relaxed);
+            drop(outbox);
+            self.went_idle.notify_waiters();
+        }
+    }
+
+    /// Waits until everything that was queued is out, or the link has ended.
+    pub(crate) async fn flushed(&self) {
+        loop {
+            let notified = self.went_idle.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if self.idle.load(Ordering::Relaxed) || self.end.get().is_some() {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// Waits until there is room for one more request.
@@ -382,7 +422,7 @@ impl Peer {
         self.borrows.close();
         self.loans.close();
         self.room.notify_waiters();
-        self.work.notify_one();
+        self.went_idle.notify_waiters();
         self.ended.notify_waiters();
     }
 

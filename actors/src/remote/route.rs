@@ -74,10 +74,6 @@ impl Route {
         &self.name
     }
 
-    pub(crate) fn system(&self) -> &System {
-        &self.system
-    }
-
     /// The link that is there, if it is.
     fn joined(&self) -> Option<Joined> {
         self.current.lock().as_ref().filter(|joined| joined.peer.is_usable()).cloned()
