@@ -4,11 +4,11 @@ mod rig;
 
 use dmrpc_fabric::LinkOptions;
 use dmrpc_fabric::blocking::{BlockingReceiver, BlockingSender};
-use dmrpc_fabric::link::{Body, Incoming, LinkError, Sender as _, Target};
+use dmrpc_fabric::link::{Body, Incoming, LinkError, Target};
 use dmrpc_fabric::listen::connect;
-use dmrpc_wire::{Notice, Reply, Request, Status};
+use dmrpc_wire::{Reply, Request, Status};
 use rig::{Client, LIMIT, NodeProcess, Terms, limit, pattern};
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 
@@ -218,9 +218,9 @@ fn too_many_sessions_and_too_many_links() {
         Client::open(node.unix(), &Terms::default()).map(drop) == Err(Status::TooManySessions)
     });
     drop(idle);
-    drop(second);
+    second.bye();
     third.bye();
-    rig::wait_until("room again", || Client::open(node.unix(), &Terms::default()).is_ok());
+    rig::wait_until("room again", || Client::open(node.unix(), &Terms::default()).map(Client::bye).is_ok());
     check_serves(&mut node, &mut witness);
 }
 
@@ -246,7 +246,7 @@ fn a_client_that_does_not_listen_harms_nobody() {
             Ok(false) => std::thread::sleep(std::time::Duration::from_millis(1)),
             Err(error) => break error,
         }
-        if asked % 64 == 0 {
+        if asked.is_multiple_of(64) {
             check_serves(&mut node, &mut witness);
         }
         assert!(std::time::Instant::now() < deadline, "it is never cut off");
@@ -323,12 +323,15 @@ fn random_bytes_over_both_transports() {
                     head
                 }
             };
-            if noise[at + 3] % 2 == 0 {
+            if noise[at + 3].is_multiple_of(2) {
                 let place = usize::from(noise[at + 4]) % head.len();
                 head[place] ^= noise[at + 5];
             }
-            let body =
-                if noise[at + 6] % 3 == 0 { Body::from_iter([noise[..200].to_vec().into()]) } else { Body::new() };
+            let body = if noise[at + 6].is_multiple_of(3) {
+                Body::from_iter([noise[..200].to_vec().into()])
+            } else {
+                Body::new()
+            };
             if sender.send(&head, body, limit()).is_err() {
                 break;
             }

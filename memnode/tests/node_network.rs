@@ -64,7 +64,7 @@ fn many_reads_in_flight_are_answered_in_order() {
     let mut client = Client::remote(node.tcp());
     let bytes = pattern(9, 8 << 20);
     let id = client.write(&bytes).expect("an object");
-    let ranges: Vec<(u64, u64)> = (0..64).map(|i| (i * 131_071, 1 + i * 3_001)).collect();
+    let ranges: Vec<(u64, u64)> = (0..64).map(|i| (i * 100_003, 1 + i * 3_001)).collect();
     let numbers: Vec<u64> = (ranges.iter())
         .map(|&(offset, length)| client.send(&Request::Read { id, offset, length }, Body::new()))
         .collect();

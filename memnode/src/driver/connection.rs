@@ -53,8 +53,8 @@ pub(crate) struct Connection {
 pub(crate) enum Stage {
     /// The client has to say hello until then.
     Greeting { until: Now },
-    /// It has a session.
-    Open,
+    /// It has a session, and if it `maps` segments it may have views of pages.
+    Open { maps: bool },
     /// What waits still goes out, and what comes is dropped, until then at most.
     Closing { until: Option<Now> },
 }
@@ -109,14 +109,14 @@ impl Connection {
         &self.peer
     }
 
-    /// Whether the client is on this host, and maps what it is passed.
+    /// Whether the client is on this host, and can map what it is passed.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self.peer, Peer::InProcess | Peer::Local { .. })
     }
 
     /// Whether the client may read pages until it closes its end.
     pub(crate) fn may_have_views(&self) -> bool {
-        self.is_local() && matches!(self.stage, Stage::Open | Stage::Closing { until: None })
+        matches!(self.stage, Stage::Open { maps: true } | Stage::Closing { until: None })
     }
 
     /// Has `epoll` report whatever comes.

@@ -21,7 +21,7 @@ use crate::core::{Action, Actions, Core, Event, LinkId, Now, Region, Ticket};
 use dmrpc_fabric::link::{Body, Incoming, Link, LinkError, Target};
 use dmrpc_fabric::listen::Listener;
 use dmrpc_pages::{Extent, PageSize};
-use dmrpc_wire::{Notice, Reply, Request, Status};
+use dmrpc_wire::{FEATURE_LOCAL, Notice, Reply, Request, Status};
 use rustix::event::epoll;
 use rustix::time::Timespec;
 use slab::Slab;
@@ -541,8 +541,10 @@ impl EventLoop {
                 true
             }
             Ok(Incoming::Head { head, body_len }) => {
+                let mut maps = false;
                 let event = match Request::decode(head) {
                     Ok((head, Request::Hello(hello))) if body_len == 0 => {
+                        maps = local && hello.features & FEATURE_LOCAL != 0;
                         Event::Hello { link, hello, sequence: head.sequence, local, entropy: entropy() }
                     }
                     Ok((_, Request::Hello(_))) => Event::Malformed { link, body_len },
@@ -562,7 +564,7 @@ impl EventLoop {
                     && matches!(connection.stage, Stage::Greeting { .. })
                 {
                     // It said hello and was not closed for it.
-                    connection.stage = Stage::Open;
+                    connection.stage = Stage::Open { maps };
                 }
                 true
             }
@@ -623,6 +625,10 @@ impl EventLoop {
             }
         }
         self.hear_told();
+        for index in 0..self.listeners.len() {
+            // Listeners give up those who take too long to set a link up, when they are looked at.
+            self.accept(index);
+        }
         self.step(Event::Tick);
     }
 

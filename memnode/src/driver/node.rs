@@ -78,6 +78,7 @@ impl Node {
         let expected_bytes = EXPECTED_SEGMENT_BYTES.next_multiple_of(granule_bytes);
         let maker = Maker::start(backing, pool_bytes, expected_bytes, Arc::clone(&inbox))
             .map_err(NodeError::io("starting a thread"))?;
+        config.link.setup_timeout = config.handshake;
         let listeners = config.listen.iter().map(|address| {
             Listener::bind(address, &config.link)
                 .map_err(|source| NodeError::Listen { address: address.clone(), source })

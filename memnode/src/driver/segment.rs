@@ -4,8 +4,8 @@
 //! 2. Nobody here makes a reference to its bytes: other processes write some of them at any time. They are copied by
 //!    `ptr::copy` and by the kernel only.
 
+use dmrpc_fabric::memory::{Access, Mapping, MemoryError};
 use rustix::fs::{SealFlags, fcntl_add_seals};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -16,35 +16,29 @@ pub(crate) struct Segment {
     /// Its memory; with a pool file, that of all segments.
     file: Arc<OwnedFd>,
     file_offset: u64,
-    base: *mut u8,
-    bytes: usize,
+    mapping: Mapping,
     /// Whether it is a memfd of its own, on which seals can be put.
     sealable: bool,
 }
 
-// SAFETY: the mapping belongs to the process, not to a thread, and all access to it is by raw pointer (invariant 2).
-unsafe impl Send for Segment {}
-// SAFETY: as above.
-unsafe impl Sync for Segment {}
-
 impl Segment {
     /// Maps `bytes` bytes of `file` from `file_offset` on. Pages are not touched yet.
     pub(crate) fn map(file: Arc<OwnedFd>, file_offset: u64, bytes: usize, sealable: bool) -> io::Result<Self> {
-        // SAFETY: a new mapping at an address that the kernel chooses.
-        let base = unsafe {
-            mmap(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &*file, file_offset)?
-        };
-        Ok(Self { file, file_offset, base: base.cast(), bytes, sealable })
+        match Mapping::new(&*file, file_offset, bytes, Access::Writable, false) {
+            Ok(mapping) => Ok(Self { file, file_offset, mapping, sealable }),
+            Err(MemoryError::Io { source, .. }) => Err(source),
+            Err(error) => Err(io::Error::other(error)),
+        }
     }
 
     /// Where the mapping begins, for advice to the kernel.
     pub(crate) fn base(&self) -> *mut c_void {
-        self.base.cast()
+        self.mapping.as_ptr().as_ptr().cast()
     }
 
     /// Its size in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.mapping.len()
     }
 
     /// The descriptor to pass to clients.
@@ -63,10 +57,10 @@ impl Segment {
     ///
     /// If they are not in the segment: the core names only pages that are.
     pub(crate) fn at(&self, offset: u64, length: u64) -> *mut u8 {
-        let end = offset.checked_add(length).filter(|&end| end <= self.bytes as u64);
-        assert!(end.is_some(), "bytes {offset}+{length} of a segment of {} bytes", self.bytes);
-        // SAFETY: within the mapping, as was just asserted.
-        unsafe { self.base.add(offset as usize) }
+        match self.mapping.at(offset, length) {
+            Ok(start) => start.as_ptr(),
+            Err(error) => panic!("the core names bytes that are not there: {error}"),
+        }
     }
 
     /// Copies `length` bytes from `from` (a segment and an offset; zeros if there is none) to `offset` in this segment.
@@ -89,13 +83,5 @@ impl Segment {
             fcntl_add_seals(&self.file, SealFlags::FUTURE_WRITE | SealFlags::SEAL)?;
         }
         Ok(())
-    }
-}
-
-impl Drop for Segment {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `map`, and nothing is left that knows its address.
-        let unmapped = unsafe { munmap(self.base.cast(), self.bytes) };
-        debug_assert!(unmapped.is_ok(), "a whole mapping can always be unmapped");
     }
 }

@@ -118,7 +118,11 @@ impl Client {
         };
         let mut head = Vec::new();
         request.encode(number, self.sequence.saturating_sub(1), &mut head);
-        self.sender.send(&head, body, limit()).expect("the node takes requests");
+        match self.sender.send(&head, body, limit()) {
+            // A node that closes the link has said why before.
+            Ok(()) | Err(LinkError::Closed) => {}
+            Err(error) => panic!("the node takes requests: {error}"),
+        }
         number
     }
 
