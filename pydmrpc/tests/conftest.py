@@ -6,9 +6,8 @@ import shutil
 import subprocess
 import time
 
-import pytest
-
 import pydmrpc
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from pydmrpc import _core
 from pydmrpc.exceptions import MalformedError
 
@@ -36,10 +35,12 @@ def trailer(encoded):
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40) | st.binary(max_size=40)
 values = st.recursive(
     scalars,
-    lambda inner: st.lists(inner, max_size=4)
-    | st.tuples(inner, inner)
-    | st.dictionaries(st.text(max_size=5), inner, max_size=4)
-    | st.frozensets(scalars.filter(lambda x: x == x), max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+        | st.frozensets(scalars.filter(lambda x: x == x), max_size=4)
+    ),
     max_leaves=20,
 )
 
@@ -170,7 +171,13 @@ def test_buffers_in_a_pickle_are_out_of_band_and_aligned():
 
 
 def test_arrays_of_every_shape_in_a_pickle():
-    value = [np.float64(1).reshape(()), np.zeros((0, 3)), np.ones((2, 2), order="F"), np.arange(9)[::2], np.datetime64("2026-01-01")]
+    value = [
+        np.float64(1).reshape(()),
+        np.zeros((0, 3)),
+        np.ones((2, 2), order="F"),
+        np.arange(9)[::2],
+        np.datetime64("2026-01-01"),
+    ]
     for back, array in zip(round_trip(value), value):
         assert np.array_equal(back, array)
 
