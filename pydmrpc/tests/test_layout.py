@@ -3,6 +3,8 @@
 import collections
 import pickle
 import struct
+import threading
+import types
 
 import numpy as np
 import pytest
@@ -209,10 +211,17 @@ def test_functions_and_local_classes_are_pickled_by_value():
 
 
 def test_what_cannot_be_pickled_is_named():
-    with pytest.raises((TypeError, pickle.PicklingError), match="lock"):
-        import threading
-
-        encode({"a": [threading.Lock()]})
+    lock = threading.Lock()
+    holder = types.SimpleNamespace(parts={"x": (1, lock)})
+    for value, place in (
+        (lock, "value is a lock"),
+        ({"a": [1, lock]}, "value['a'][1] is a lock"),
+        (holder, "value.parts['x'][1] is a lock"),
+        (lambda: lock, "value → the variable lock it uses is a lock"),
+    ):
+        with pytest.raises((TypeError, pickle.PicklingError), match="lock") as caught:
+            encode(value)
+        assert any(place in note for note in caught.value.__notes__)
 
 
 @given(st.binary(max_size=200))
