@@ -11,6 +11,7 @@
 //! | `derive.rs` | storing what came from the store: only what changed |
 //! | `form.rs` | what the bytes of a reference are, and what an index names |
 //! | `objectref.rs`, `edit.rs` | the classes; `put` and `get` |
+//! | `message.rs` | what travels to and from actors of any language |
 //! | `client.rs` | the store of this process |
 //! | `wait.rs`, `errors.rs`, `fork.rs`, `reduce.rs` | waiting, exceptions, forks, references within pickles |
 //!
@@ -32,7 +33,6 @@ mod foreign;
 mod fork;
 mod form;
 mod layout;
-#[expect(dead_code, reason = "used by actors")]
 mod message;
 #[expect(unsafe_code, reason = "lends memory to numpy")]
 mod numpy;
@@ -56,6 +56,8 @@ mod _core {
     use crate::client::{about, flush, is_started, start, stats, stop};
     #[pymodule_export]
     use crate::edit::Edit;
+    #[pymodule_export]
+    use crate::message::{_message, _read_message};
     #[pymodule_export]
     use crate::objectref::{_decode, _encode, _from_bytes, _from_grant, ObjectRef, get, put, redeem};
     #[pymodule_export]
