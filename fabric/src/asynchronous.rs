@@ -75,9 +75,9 @@ impl AsyncSender {
         Ok(Self { watched, inner })
     }
 
-    /// Sends a message: it is on its way, or what of it is not is taken and leaves at the next [`flush`](Self::flush).
+    /// Sends a message and waits until it is out of this half's hands. To gather many, see [`get_mut`](Self::get_mut).
     ///
-    /// If the future is dropped the message was not taken.
+    /// If the future is dropped the message was not taken, or it leaves whole with the next [`flush`](Self::flush).
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl AsyncSender {
         let mut body = body;
         loop {
             match self.inner.try_send(head, body) {
-                Ok(()) => return self.inner.flush().map(drop),
+                Ok(()) => return self.flush().await,
                 Err(TrySendError::Full(back)) => body = back,
                 Err(TrySendError::Link(error)) => return Err(error),
             }

@@ -37,16 +37,17 @@ impl BlockingSender {
         Self { inner }
     }
 
-    /// Sends a message: it is on its way, or what of it is not is taken and leaves at the next [`flush`](Self::flush).
+    /// Sends a message and waits until it is out of this half's hands. To gather many, see [`get_mut`](Self::get_mut).
     ///
     /// # Errors
     ///
-    /// [`LinkError::Deadline`] if there is no room by then: the message was not taken.
+    /// [`LinkError::Deadline`] if it is not by then. It was not taken, or it leaves whole with the next
+    /// [`flush`](Self::flush): the link goes on.
     pub fn send(&mut self, head: &[u8], body: Body, deadline: Instant) -> Result<(), LinkError> {
         let mut body = body;
         loop {
             match self.inner.try_send(head, body) {
-                Ok(()) => return self.inner.flush().map(drop),
+                Ok(()) => return self.flush(deadline),
                 Err(TrySendError::Full(back)) => body = back,
                 Err(TrySendError::Link(error)) => return Err(error),
             }

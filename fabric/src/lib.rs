@@ -18,6 +18,7 @@ pub mod asynchronous;
 #[cfg(not(loom))]
 pub mod blocking;
 pub mod buffer;
+mod dice;
 mod frame;
 #[cfg(not(loom))]
 pub mod inproc;
@@ -25,6 +26,8 @@ mod landing;
 pub mod link;
 #[cfg(not(loom))]
 pub mod listen;
+#[cfg(not(loom))]
+pub mod memory;
 mod options;
 mod queue;
 mod shm;

@@ -131,8 +131,8 @@ pub trait Receiver: Send {
     /// If a body waits to be placed.
     fn recv(&mut self) -> Result<Incoming<'_>, LinkError>;
 
-    /// The head that was received last, once more: for callers that cannot keep the borrow of [`recv`](Receiver::recv). Empty
-    /// before the first.
+    /// The head that was received last, once more, until the next one is: for callers that cannot keep the borrow of
+    /// [`recv`](Receiver::recv). Empty before the first.
     fn head(&self) -> &[u8];
 
     /// Burns up to `budget` of processor time until there is something to receive, if the transport can tell without the

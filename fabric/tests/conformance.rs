@@ -28,6 +28,10 @@ fn shm(options: &LinkOptions) -> (Link, Link) {
     through(&format!("unix://{}/link", folder.path().display()), options)
 }
 
+fn tcp(options: &LinkOptions) -> (Link, Link) {
+    through("tcp://127.0.0.1:0", options)
+}
+
 /// Through a listener.
 fn through(url: &str, options: &LinkOptions) -> (Link, Link) {
     let mut listener = Listener::bind(&url.parse().unwrap(), options).unwrap();
@@ -204,13 +208,19 @@ fn a_deadline_is_kept(make: Maker) {
         }
     }
     std::thread::scope(|scope| {
-        scope.spawn(|| sender.flush(soon()).unwrap());
+        scope.spawn(move || sender.flush(soon()).unwrap());
         for number in 0..sent {
             assert_eq!(receive(&mut receiver).unwrap().0, number.to_le_bytes());
         }
+        // The last was not taken, or it comes whole.
+        match receive(&mut receiver) {
+            Ok((head, body)) => {
+                assert_eq!((head, body), (sent.to_le_bytes().to_vec(), pattern(1, 4000)));
+                assert!(matches!(receiver.recv(soon()), Err(LinkError::Closed)));
+            }
+            Err(error) => assert!(matches!(error, LinkError::Closed), "{error}"),
+        }
     });
-    drop(sender);
-    assert!(matches!(receiver.recv(soon()), Err(LinkError::Closed)));
 }
 
 /// Invariant 4: what was flushed comes before `Closed`, which comes for ever.
@@ -237,9 +247,10 @@ fn data_before_the_end(make: Maker) {
 fn a_dropped_sender_ends_one_way(make: Maker) {
     let (here, there) = make(&LinkOptions::default());
     let (mut sender, mut receiver) = halves(there);
-    let waits = std::thread::spawn(move || receiver.recv(soon()).map(drop));
+    let waits = std::thread::spawn(move || (receiver.recv(soon()).map(drop), receiver));
     drop(here.sender);
-    assert!(matches!(waits.join().unwrap(), Err(LinkError::Closed)));
+    let (end, _receiver) = waits.join().unwrap();
+    assert!(matches!(end, Err(LinkError::Closed)));
     sender.send(b"still", Body::new(), soon()).unwrap();
     assert_eq!(receive(&mut BlockingReceiver::new(here.receiver)).unwrap().0, b"still");
 }
@@ -480,4 +491,5 @@ macro_rules! suite {
 suite! {
     inproc: [descriptors_are_passed];
     shm: [descriptors_are_passed];
+    tcp: [];
 }
