@@ -3,6 +3,7 @@
 //! 1. There is at most one; a new one may follow after a shutdown, and in a forked child.
 //! 2. References of a store that was shut down raise; memory that arrays show stays readable.
 
+use crate::actor;
 use crate::errors;
 use crate::fork::Native;
 use crate::wait::{Deadline, wait};
@@ -121,6 +122,7 @@ pub(crate) fn start(
 /// Ends the session, and the node if it is embedded. Does nothing if there is none.
 #[pyfunction]
 pub(crate) fn stop(py: Python<'_>) -> PyResult<()> {
+    actor::stop(py)?;
     let store = STORE.lock().take();
     match store {
         Some(store) if !store.is_foreign() => wait(py, Deadline::NEVER, store.close()),
