@@ -36,9 +36,11 @@ fn system(py: Python<'_>) -> PyResult<System> {
     if let Some(system) = running() {
         return Ok(system);
     }
-    let failed = |error: std::io::Error| errors::named(py, "RaySystemError", format!("starting the actor runtime: {error}"));
-    let runtime = Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).thread_name("pydmrpc-actors").enable_all();
-    let runtime = runtime.build().map_err(failed)?;
+    let failed =
+        |error: std::io::Error| errors::named(py, "RaySystemError", format!("starting the actor runtime: {error}"));
+    let mut builder = Builder::new_multi_thread();
+    let runtime = builder.worker_threads(RUNTIME_THREADS).thread_name("pydmrpc-actors").enable_all().build();
+    let runtime = runtime.map_err(failed)?;
     let name = format!("python {}", std::process::id());
     let build = System::builder().name(name).store(store).runtime(runtime.handle().clone()).build();
     let system = wait_for(py, Deadline::NEVER, build)?.map_err(|error| of_actor(py, &error))?;

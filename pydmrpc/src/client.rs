@@ -63,7 +63,7 @@ fn host_memory_bytes() -> u64 {
 #[expect(clippy::too_many_arguments, reason = "they are the keyword arguments of init")]
 pub(crate) fn start(
     py: Python<'_>,
-    address: Option<String>,
+    address: Option<&str>,
     pool: Option<Bound<'_, PyAny>>,
     page_size: Option<Bound<'_, PyAny>>,
     token: Option<Vec<u8>>,
@@ -75,7 +75,7 @@ pub(crate) fn start(
     if matches!(&*STORE.lock(), Some(store) if !store.is_foreign()) {
         return Err(PyRuntimeError::new_err("pydmrpc.init() was called before; call pydmrpc.shutdown() first"));
     }
-    let mut options = StoreOptions::new(address.clone().unwrap_or_default());
+    let mut options = StoreOptions::new(address.unwrap_or_default());
     options.token = token.unwrap_or_default();
     options.name = name.unwrap_or_else(|| format!("python {}", std::process::id()));
     options.deadline = Duration::try_from_secs_f64(deadline_seconds)

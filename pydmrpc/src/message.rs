@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 use crate::errors;
-use crate::layout::Malformed;
 use crate::numpy;
 use crate::objectref::{self, ObjectRef};
 use dmrpc_objstore::{AnyRef, REF_EXTENSION};
