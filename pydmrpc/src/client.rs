@@ -3,6 +3,7 @@
 //! 1. There is at most one; a new one may follow after a shutdown, and in a forked child.
 //! 2. References of a store that was shut down raise; memory that arrays show stays readable.
 
+use crate::actor;
 use crate::errors;
 use crate::fork::Native;
 use crate::wait::{Deadline, wait};
@@ -62,7 +63,7 @@ fn host_memory_bytes() -> u64 {
 #[expect(clippy::too_many_arguments, reason = "they are the keyword arguments of init")]
 pub(crate) fn start(
     py: Python<'_>,
-    address: Option<String>,
+    address: Option<&str>,
     pool: Option<Bound<'_, PyAny>>,
     page_size: Option<Bound<'_, PyAny>>,
     token: Option<Vec<u8>>,
@@ -74,7 +75,7 @@ pub(crate) fn start(
     if matches!(&*STORE.lock(), Some(store) if !store.is_foreign()) {
         return Err(PyRuntimeError::new_err("pydmrpc.init() was called before; call pydmrpc.shutdown() first"));
     }
-    let mut options = StoreOptions::new(address.clone().unwrap_or_default());
+    let mut options = StoreOptions::new(address.unwrap_or_default());
     options.token = token.unwrap_or_default();
     options.name = name.unwrap_or_else(|| format!("python {}", std::process::id()));
     options.deadline = Duration::try_from_secs_f64(deadline_seconds)
@@ -121,6 +122,7 @@ pub(crate) fn start(
 /// Ends the session, and the node if it is embedded. Does nothing if there is none.
 #[pyfunction]
 pub(crate) fn stop(py: Python<'_>) -> PyResult<()> {
+    actor::stop(py)?;
     let store = STORE.lock().take();
     match store {
         Some(store) if !store.is_foreign() => wait(py, Deadline::NEVER, store.close()),

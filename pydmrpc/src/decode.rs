@@ -66,7 +66,7 @@ pub(crate) fn array<'py>(
     let bytes = form.bytes().filter(|bytes| *bytes <= region.len());
     let bytes = bytes.ok_or_else(|| errors::malformed(py, Malformed("array that is longer than its object")))?;
     if kind == Kind::Array {
-        return numpy::array(&PageBuffer::new(py, region, 0..bytes)?, form);
+        return numpy::array(&PageBuffer::over(py, region, 0..bytes)?, form);
     }
     let view = PageBuffer::memoryview(py, region, 0..bytes)?;
     if &*form.dtype == "B" && form.shape.len() == 1 {
@@ -80,7 +80,7 @@ fn unpickle<'py>(py: Python<'py>, view: View, trailer: &Trailer, writable: bool)
     let loads = LOADS.import(py, "pickle", "loads")?;
     if trailer.buffers() == 0 {
         let region = open(py, view, false)?;
-        return loads.call1((PageBuffer::new(py, &region, trailer.meta.clone())?,));
+        return loads.call1((PageBuffer::over(py, &region, trailer.meta.clone())?,));
     }
     let ranges = (0..trailer.buffers()).map(|index| trailer.buffer(view.as_bytes(), index));
     let ranges = ranges.collect::<Result<Vec<_>, _>>().map_err(|error| errors::malformed(py, error))?;
@@ -91,5 +91,5 @@ fn unpickle<'py>(py: Python<'py>, view: View, trailer: &Trailer, writable: bool)
     }
     let options = PyDict::new(py);
     options.set_item("buffers", buffers)?;
-    loads.call((PageBuffer::new(py, &region, trailer.meta.clone())?,), Some(&options))
+    loads.call((PageBuffer::over(py, &region, trailer.meta.clone())?,), Some(&options))
 }

@@ -6,7 +6,7 @@
 use crate::encode::Plan;
 use crate::errors;
 use crate::foreign;
-use crate::region::{self, Region};
+use crate::region::{self, Changes, Region};
 use crate::wait::{Deadline, wait};
 use dmrpc_objstore::{AnyRef, Edit, StoreError};
 use pyo3::prelude::*;
@@ -21,7 +21,7 @@ const MIN_BYTES: usize = 64 * 1024;
 pub(crate) fn derive(py: Python<'_>, plan: &Plan<'_>) -> PyResult<Option<AnyRef>> {
     let Some(region) = source(plan) else { return Ok(None) };
     let Some(changes) = region.changes() else { return Ok(None) };
-    let (base, dirty) = changes.map_err(|error| errors::of_store(py, &error))?;
+    let Changes { base, dirty } = changes.map_err(|error| errors::of_store(py, &error))?;
     let writes = writes(plan, &region, &dirty);
     let changed: usize = writes.iter().map(|write| write.range.len()).sum();
     if changed > plan.layout.total / 2 {
@@ -91,7 +91,7 @@ impl Write {
     fn apply(&self, edit: &mut Edit) -> Result<(), StoreError> {
         // SAFETY: the range lies in a buffer that the plan has exported, which stays where it is, and readable, until the plan ends.
         unsafe {
-            foreign::in_pieces(self.address, self.range.len(), &mut |at, piece| {
+            foreign::in_pieces(self.address, self.range.len(), |at, piece| {
                 edit.write((self.range.start + at) as u64, piece)
             })
         }

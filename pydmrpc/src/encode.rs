@@ -6,7 +6,7 @@
 use crate::foreign::Foreign;
 use crate::layout::{ArrayForm, Kind, Layout, MAX_BUFFERS, Order};
 use crate::objectref::ObjectRef;
-use crate::{numpy, reduce, scalars};
+use crate::{errors, numpy, reduce, scalars};
 use pyo3::exceptions::{PyAttributeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -228,7 +228,13 @@ fn pickle<'py>(value: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {
             return Err(error);
         }
     }
-    pickle_with(CLOUDPICKLE.import(py, "cloudpickle", "dumps")?, value)
+    pickle_with(CLOUDPICKLE.import(py, "cloudpickle", "dumps")?, value).map_err(|error| {
+        let place = py.import("pydmrpc._pickling").and_then(|module| module.call_method1("locate", (value,)));
+        match place.and_then(|place| place.extract::<Option<String>>()) {
+            Ok(Some(place)) => errors::with_note(py, error, &place),
+            _ => error,
+        }
+    })
 }
 
 fn pickle_with<'py>(dumps: &Bound<'py, PyAny>, value: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {

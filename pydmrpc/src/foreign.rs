@@ -49,7 +49,7 @@ impl Foreign {
             // SAFETY: the buffer stays where it is, and readable, for as long as `self` lives, which is borrowed until this
             // returns; `to` is a separate allocation that Rust owns.
             unsafe {
-                std::ptr::copy_nonoverlapping(std::ptr::with_exposed_provenance::<u8>(from), to.as_mut_ptr(), to.len())
+                std::ptr::copy_nonoverlapping(std::ptr::with_exposed_provenance::<u8>(from), to.as_mut_ptr(), to.len());
             }
         };
         if self.len() < DETACH_MIN_BYTES { copy() } else { py.detach(copy) }
@@ -80,7 +80,7 @@ const PIECE_BYTES: usize = 16 * 1024;
 pub(crate) unsafe fn in_pieces<E>(
     address: usize,
     len: usize,
-    take: &mut dyn FnMut(usize, &[u8]) -> Result<(), E>,
+    mut take: impl FnMut(usize, &[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut piece = [0; PIECE_BYTES];
     for at in (0..len).step_by(PIECE_BYTES) {

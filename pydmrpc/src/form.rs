@@ -152,7 +152,11 @@ pub(crate) fn shape_of(
         |shape: &str| PyValueError::new_err(format!("{bytes} bytes are no {shape} items of {item_bytes} bytes"));
     let item = item_bytes.max(1) as u64;
     let Some(shape) = shape else {
-        return if bytes % item == 0 { Ok(smallvec![(bytes / item) as usize]) } else { Err(does_not_fit("whole")) };
+        return if bytes.is_multiple_of(item) {
+            Ok(smallvec![(bytes / item) as usize])
+        } else {
+            Err(does_not_fit("whole"))
+        };
     };
     let axes: SmallVec<[isize; 4]> = match shape.extract::<isize>() {
         Ok(axis) => smallvec![axis],
@@ -166,7 +170,7 @@ pub(crate) fn shape_of(
     let unknown = axes.iter().filter(|axis| **axis == -1).count();
     let rest = match unknown {
         0 if known == bytes => 0,
-        1 if known != 0 && bytes % known == 0 => bytes / known,
+        1 if known != 0 && bytes.is_multiple_of(known) => bytes / known,
         _ => return Err(does_not_fit(&shape.to_string())),
     };
     Ok(axes.iter().map(|axis| usize::try_from(*axis).unwrap_or(rest as usize)).collect())

@@ -11,6 +11,7 @@
 //! | `derive.rs` | storing what came from the store: only what changed |
 //! | `form.rs` | what the bytes of a reference are, and what an index names |
 //! | `objectref.rs`, `edit.rs` | the classes; `put` and `get` |
+//! | `actor.rs`, `message.rs` | calls to actors of any language, and what travels to and from actors of any language |
 //! | `client.rs` | the store of this process |
 //! | `wait.rs`, `errors.rs`, `fork.rs`, `reduce.rs` | waiting, exceptions, forks, references within pickles |
 //!
@@ -19,6 +20,7 @@
 //! 3. A panic is a bug: PyO3 turns it into a `PanicException` at the caller.
 #![deny(unsafe_code)]
 
+mod actor;
 mod client;
 mod decode;
 #[expect(unsafe_code, reason = "reads buffers that Python may write")]
@@ -32,7 +34,6 @@ mod foreign;
 mod fork;
 mod form;
 mod layout;
-#[expect(dead_code, reason = "used by actors")]
 mod message;
 #[expect(unsafe_code, reason = "lends memory to numpy")]
 mod numpy;
@@ -53,9 +54,13 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
+    use crate::actor::{Actor, connect};
+    #[pymodule_export]
     use crate::client::{about, flush, is_started, start, stats, stop};
     #[pymodule_export]
     use crate::edit::Edit;
+    #[pymodule_export]
+    use crate::message::{_message, _read_message};
     #[pymodule_export]
     use crate::objectref::{_decode, _encode, _from_bytes, _from_grant, ObjectRef, get, put, redeem};
     #[pymodule_export]

@@ -1,269 +1,264 @@
-//! What travels in messages to and from actors of any language: values as MessagePack has them, and references.
+//! What travels to and from actors of any language: MessagePack, and references beside it.
 //!
-//! Python values become a [`Value`] on the thread that calls, which has the GIL; it is serialized, and replies are deserialized,
-//! wherever the actor runtime likes, without the GIL.
+//! Python values are written, and answers read, on the thread that calls, which has the GIL.
 //!
-//! 1. A [`Value`] has nothing of Python in it.
-//! 2. A reference is the payload alone, so that an actor in Rust gets the bytes of an array and nothing else; a value without a
+//! 1. A reference is the payload alone, so that an actor in Rust gets the bytes of an array and nothing else; a value without a
 //!    payload goes whole.
+//! 2. Any bytes are an error or a value: never a panic, and never more memory than the bytes ask for by being there.
+#![forbid(unsafe_code)]
 
 use crate::errors;
 use crate::numpy;
 use crate::objectref::{self, ObjectRef};
-use dmrpc_objstore::AnyRef;
+use dmrpc_objstore::{AnyRef, REF_EXTENSION};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::forward_to_deserialize_any;
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use rmp::Marker;
+use rmp::encode::{self as write, ByteBuf};
 use std::fmt;
 
 /// The deepest nesting of lists and dicts in a message.
 const MAX_DEPTH: usize = 100;
 
-/// A value in a message.
-#[derive(Clone, Debug)]
-pub(crate) enum Value {
-    /// `None`.
-    Nil,
-    /// A bool.
-    Bool(bool),
-    /// An int below 0.
-    Negative(i64),
-    /// An int from 0 on.
-    Natural(u64),
-    /// A float.
-    Float(f64),
-    /// A string.
-    Text(String),
-    /// Bytes.
-    Bytes(Vec<u8>),
-    /// A list.
-    List(Vec<Value>),
-    /// A dict, in its order.
-    Map(Vec<(Value, Value)>),
-    /// A reference.
-    Ref(AnyRef),
+/// A message to be sent.
+#[derive(Default)]
+pub(crate) struct Outgoing {
+    bytes: ByteBuf,
+    /// The references that stand in it, by their numbers.
+    refs: Vec<AnyRef>,
 }
 
-impl Value {
-    /// The value of a Python object.
+impl Outgoing {
+    /// MessagePack, and the references in it.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Vec<AnyRef>) {
+        (self.bytes.into_vec(), self.refs)
+    }
+
+    /// Appends a Python value.
     ///
     /// # Errors
     ///
-    /// `TypeError` for objects that other languages don't know, with the way to it.
-    pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Self::of_part(object, 0)
+    /// `TypeError` for objects that other languages don't know, with the way to it in a note.
+    pub(crate) fn write(&mut self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.write_part(value, 0)
     }
 
-    fn of_part(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Self> {
+    fn write_part(&mut self, value: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
+        let py = value.py();
+        let out = &mut self.bytes;
         if depth > MAX_DEPTH {
             return Err(PyValueError::new_err(format!("lists and dicts more than {MAX_DEPTH} deep in a message")));
         }
-        let py = object.py();
-        if object.is_none() {
-            Ok(Value::Nil)
-        } else if let Ok(bool) = object.cast::<PyBool>() {
-            Ok(Value::Bool(bool.is_true()))
-        } else if let Ok(int) = object.cast::<PyInt>() {
-            match int.extract::<i64>() {
-                Ok(int) => Ok(u64::try_from(int).map_or(Value::Negative(int), Value::Natural)),
-                Err(_) => int.extract().map(Value::Natural).map_err(|_| {
-                    PyOverflowError::new_err("an int in a message to an actor has at most 64 bits; send it as text")
-                }),
-            }
-        } else if let Ok(float) = object.cast::<PyFloat>() {
-            Ok(Value::Float(float.value()))
-        } else if let Ok(text) = object.cast::<PyString>() {
-            Ok(Value::Text(text.to_str()?.to_owned()))
-        } else if let Ok(bytes) = object.cast::<PyBytes>() {
-            Ok(Value::Bytes(bytes.as_bytes().to_vec()))
-        } else if let Ok(bytes) = object.cast::<PyByteArray>() {
-            Ok(Value::Bytes(bytes.to_vec()))
-        } else if let Ok(reference) = object.cast::<ObjectRef>() {
-            reference.get().payload(py).map(Value::Ref)
-        } else if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
-            let items = object.try_iter()?.enumerate().map(|(index, item)| {
-                Self::of_part(&item?, depth + 1).map_err(|error| at(py, error, format_args!("[{index}]")))
-            });
-            items.collect::<PyResult<_>>().map(Value::List)
-        } else if let Ok(dict) = object.cast::<PyDict>() {
-            let items = dict.iter().map(|(key, value)| {
-                let pair = (Self::of_part(&key, depth + 1), Self::of_part(&value, depth + 1));
-                match pair {
-                    (Ok(key), Ok(value)) => Ok((key, value)),
-                    (Err(error), _) | (_, Err(error)) => Err(at(py, error, format_args!("[{key:?}]"))),
+        if value.is_none() {
+            done(write::write_nil(out));
+        } else if let Ok(bool) = value.cast::<PyBool>() {
+            done(write::write_bool(out, bool.is_true()));
+        } else if let Ok(int) = value.cast::<PyInt>() {
+            done(match int.extract::<i64>() {
+                Ok(int) => write::write_sint(out, int),
+                Err(_) => {
+                    let int = int.extract::<u64>().map_err(|_| {
+                        PyOverflowError::new_err("an int in a message to an actor has at most 64 bits; send it as text")
+                    })?;
+                    write::write_uint(out, int)
                 }
             });
-            items.collect::<PyResult<_>>().map(Value::Map)
-        } else if numpy::form_of(object)?.is_some() {
+        } else if let Ok(float) = value.cast::<PyFloat>() {
+            done(write::write_f64(out, float.value()));
+        } else if let Ok(text) = value.cast::<PyString>() {
+            let text = text.to_str()?;
+            length(text.len())?;
+            done(write::write_str(out, text));
+        } else if let Ok(bytes) = value.cast::<PyBytes>() {
+            length(bytes.as_bytes().len())?;
+            done(write::write_bin(out, bytes.as_bytes()));
+        } else if let Ok(bytes) = value.cast::<PyByteArray>() {
+            length(bytes.len())?;
+            done(write::write_bin(out, &bytes.to_vec()));
+        } else if let Ok(reference) = value.cast::<ObjectRef>() {
+            let payload = reference.get().payload(py)?;
+            self.write_ref(payload)?;
+        } else if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
+            done(write::write_array_len(out, length(value.len()?)?));
+            for (index, item) in value.try_iter()?.enumerate() {
+                self.write_part(&item?, depth + 1).map_err(|error| at(py, error, format_args!("[{index}]")))?;
+            }
+        } else if let Ok(dict) = value.cast::<PyDict>() {
+            done(write::write_map_len(out, length(dict.len())?));
+            for (key, inner) in dict.iter() {
+                let written = self.write_part(&key, depth + 1).and_then(|()| self.write_part(&inner, depth + 1));
+                written.map_err(|error| at(py, error, format_args!("[{key:?}]")))?;
+            }
+        } else if numpy::form_of(value)?.is_some() {
             // An array is stored, and the actor gets a reference to its items.
-            objectref::put(object)?.payload(py).map(Value::Ref)
-        } else if object.hasattr("__float__")? && object.hasattr("dtype")? {
+            let payload = objectref::put(value)?.payload(py)?;
+            self.write_ref(payload)?;
+        } else if value.hasattr("dtype")? && value.hasattr("item")? {
             // A number of numpy's.
-            Self::of_part(&object.call_method0("item")?, depth + 1)
+            self.write_part(&value.call_method0("item")?, depth + 1)?;
         } else {
-            Err(PyTypeError::new_err(format!(
+            return Err(PyTypeError::new_err(format!(
                 "a {} can't be sent to an actor of another language: send None, numbers, text, bytes, lists, dicts, arrays or \
                  references",
-                object.get_type().name()?
-            )))
+                value.get_type().name()?
+            )));
         }
+        Ok(())
     }
 
-    /// The Python object of it.
-    pub(crate) fn into_python(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-        Ok(match self {
-            Value::Nil => py.None().into_bound(py),
-            Value::Bool(bool) => PyBool::new(py, bool).to_owned().into_any(),
-            Value::Negative(int) => int.into_pyobject(py)?.into_any(),
-            Value::Natural(int) => int.into_pyobject(py)?.into_any(),
-            Value::Float(float) => PyFloat::new(py, float).into_any(),
-            Value::Text(text) => PyString::new(py, &text).into_any(),
-            Value::Bytes(bytes) => PyBytes::new(py, &bytes).into_any(),
-            Value::List(items) => {
-                let list = PyList::empty(py);
-                for item in items {
-                    list.append(item.into_python(py)?)?;
-                }
-                list.into_any()
-            }
-            Value::Map(items) => {
-                let dict = PyDict::new(py);
-                for (key, value) in items {
-                    // Lists are no keys in Python; tuples are.
-                    let key = match key {
-                        Value::List(_) => key.into_python(py)?.cast_into::<PyList>()?.to_tuple().into_any(),
-                        key => key.into_python(py)?,
-                    };
-                    dict.set_item(key, value.into_python(py)?)?;
-                }
-                dict.into_any()
-            }
-            Value::Ref(any) => Bound::new(py, ObjectRef::received(any))?.into_any(),
-        })
+    fn write_ref(&mut self, reference: AnyRef) -> PyResult<()> {
+        let number = length(self.refs.len())?;
+        done(write::write_ext_meta(&mut self.bytes, 4, REF_EXTENSION));
+        self.bytes.as_mut_vec().extend_from_slice(&number.to_le_bytes());
+        self.refs.push(reference);
+        Ok(())
     }
 }
 
-/// The error with the way to where it was added.
+/// The result of writing to a vector.
+fn done<T, E: fmt::Debug>(result: Result<T, E>) -> T {
+    result.expect("a vector takes everything")
+}
+
+fn length(length: usize) -> PyResult<u32> {
+    u32::try_from(length).map_err(|_| {
+        PyOverflowError::new_err("a part of a message has at most 2^32 bytes or items; store it and send the reference")
+    })
+}
+
+/// The error, with the way to where it was.
 fn at(py: Python<'_>, error: PyErr, place: fmt::Arguments<'_>) -> PyErr {
     errors::with_note(py, error, &format!("in the argument, at {place}"))
 }
 
-impl Serialize for Value {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Value::Nil => serializer.serialize_unit(),
-            Value::Bool(bool) => serializer.serialize_bool(*bool),
-            Value::Negative(int) => serializer.serialize_i64(*int),
-            Value::Natural(int) => serializer.serialize_u64(*int),
-            Value::Float(float) => serializer.serialize_f64(*float),
-            Value::Text(text) => serializer.serialize_str(text),
-            Value::Bytes(bytes) => serializer.serialize_bytes(bytes),
-            Value::List(items) => {
-                let mut list = serializer.serialize_seq(Some(items.len()))?;
-                items.iter().try_for_each(|item| list.serialize_element(item))?;
-                list.end()
-            }
-            Value::Map(items) => {
-                let mut map = serializer.serialize_map(Some(items.len()))?;
-                items.iter().try_for_each(|(key, value)| map.serialize_entry(key, value))?;
-                map.end()
-            }
-            Value::Ref(any) => any.serialize(serializer),
+/// The Python value that `bytes` are, wholly, with the references that came beside them.
+pub(crate) fn read<'py>(py: Python<'py>, bytes: &[u8], refs: &[AnyRef]) -> PyResult<Bound<'py, PyAny>> {
+    let mut reader = Reader { bytes, refs };
+    let value = reader.value(py, 0)?;
+    if reader.bytes.is_empty() { Ok(value) } else { Err(malformed(py, "longer than its value")) }
+}
+
+fn malformed(py: Python<'_>, why: &str) -> PyErr {
+    errors::named(py, "MalformedError", format!("an answer that is no MessagePack: {why}"))
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    refs: &'a [AnyRef],
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, py: Python<'_>, count: usize) -> PyResult<&'a [u8]> {
+        self.bytes.split_off(..count).ok_or_else(|| malformed(py, "cut short"))
+    }
+
+    fn array<const N: usize>(&mut self, py: Python<'_>) -> PyResult<[u8; N]> {
+        Ok(self.take(py, N)?.try_into().expect("as many as were taken"))
+    }
+
+    /// A big-endian number of `N` bytes.
+    fn number<const N: usize>(&mut self, py: Python<'_>) -> PyResult<u64> {
+        let mut wide = [0; 8];
+        wide[8 - N..].copy_from_slice(&self.array::<N>(py)?);
+        Ok(u64::from_be_bytes(wide))
+    }
+
+    fn length<const N: usize>(&mut self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.number::<N>(py)? as usize)
+    }
+
+    fn value<'py>(&mut self, py: Python<'py>, depth: usize) -> PyResult<Bound<'py, PyAny>> {
+        if depth > MAX_DEPTH {
+            return Err(malformed(py, "nested too deeply"));
         }
+        let marker = Marker::from_u8(self.array::<1>(py)?[0]);
+        let natural = |number: u64| Ok(number.into_pyobject(py)?.into_any());
+        let signed = |number: i64| Ok(number.into_pyobject(py)?.into_any());
+        match marker {
+            Marker::Null => Ok(py.None().into_bound(py)),
+            Marker::True => Ok(PyBool::new(py, true).to_owned().into_any()),
+            Marker::False => Ok(PyBool::new(py, false).to_owned().into_any()),
+            Marker::FixPos(number) => natural(number.into()),
+            Marker::FixNeg(number) => signed(number.into()),
+            Marker::U8 => natural(self.number::<1>(py)?),
+            Marker::U16 => natural(self.number::<2>(py)?),
+            Marker::U32 => natural(self.number::<4>(py)?),
+            Marker::U64 => natural(self.number::<8>(py)?),
+            Marker::I8 => signed(i8::from_be_bytes(self.array(py)?).into()),
+            Marker::I16 => signed(i16::from_be_bytes(self.array(py)?).into()),
+            Marker::I32 => signed(i32::from_be_bytes(self.array(py)?).into()),
+            Marker::I64 => signed(i64::from_be_bytes(self.array(py)?)),
+            Marker::F32 => Ok(PyFloat::new(py, f32::from_be_bytes(self.array(py)?).into()).into_any()),
+            Marker::F64 => Ok(PyFloat::new(py, f64::from_be_bytes(self.array(py)?)).into_any()),
+            Marker::FixStr(length) => self.text(py, length.into()),
+            Marker::Str8 => self.length::<1>(py).and_then(|length| self.text(py, length)),
+            Marker::Str16 => self.length::<2>(py).and_then(|length| self.text(py, length)),
+            Marker::Str32 => self.length::<4>(py).and_then(|length| self.text(py, length)),
+            Marker::Bin8 => self.length::<1>(py).and_then(|length| self.binary(py, length)),
+            Marker::Bin16 => self.length::<2>(py).and_then(|length| self.binary(py, length)),
+            Marker::Bin32 => self.length::<4>(py).and_then(|length| self.binary(py, length)),
+            Marker::FixArray(length) => self.list(py, length.into(), depth),
+            Marker::Array16 => self.length::<2>(py).and_then(|length| self.list(py, length, depth)),
+            Marker::Array32 => self.length::<4>(py).and_then(|length| self.list(py, length, depth)),
+            Marker::FixMap(length) => self.map(py, length.into(), depth),
+            Marker::Map16 => self.length::<2>(py).and_then(|length| self.map(py, length, depth)),
+            Marker::Map32 => self.length::<4>(py).and_then(|length| self.map(py, length, depth)),
+            Marker::FixExt4 => self.reference(py),
+            _ => Err(malformed(py, "an extension that is no reference")),
+        }
+    }
+
+    fn text<'py>(&mut self, py: Python<'py>, length: usize) -> PyResult<Bound<'py, PyAny>> {
+        let text = std::str::from_utf8(self.take(py, length)?).map_err(|_| malformed(py, "text that is not UTF-8"))?;
+        Ok(PyString::new(py, text).into_any())
+    }
+
+    fn binary<'py>(&mut self, py: Python<'py>, length: usize) -> PyResult<Bound<'py, PyAny>> {
+        Ok(PyBytes::new(py, self.take(py, length)?).into_any())
+    }
+
+    fn list<'py>(&mut self, py: Python<'py>, length: usize, depth: usize) -> PyResult<Bound<'py, PyAny>> {
+        let list = PyList::empty(py);
+        for _ in 0..length {
+            list.append(self.value(py, depth + 1)?)?;
+        }
+        Ok(list.into_any())
+    }
+
+    fn map<'py>(&mut self, py: Python<'py>, length: usize, depth: usize) -> PyResult<Bound<'py, PyAny>> {
+        let map = PyDict::new(py);
+        for _ in 0..length {
+            // A list is no key in Python, a tuple is.
+            let key = match self.value(py, depth + 1)?.cast_into::<PyList>() {
+                Ok(list) => list.to_tuple().into_any(),
+                Err(other) => other.into_inner(),
+            };
+            map.set_item(key, self.value(py, depth + 1)?)?;
+        }
+        Ok(map.into_any())
+    }
+
+    fn reference<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let kind = i8::from_be_bytes(self.array(py)?);
+        let number = u32::from_le_bytes(self.array(py)?);
+        let reference = self.refs.get(number as usize).filter(|_| kind == REF_EXTENSION);
+        let reference = reference.ok_or_else(|| malformed(py, "a reference that did not come along"))?;
+        Ok(Bound::new(py, ObjectRef::received(reference.clone()))?.into_any())
     }
 }
 
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
-    }
+/// Writes and reads back without an actor, references as their numbers. For tests.
+#[pyfunction]
+pub(crate) fn _message<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let mut outgoing = Outgoing::default();
+    outgoing.write(value)?;
+    let (bytes, refs) = outgoing.into_parts();
+    read(value.py(), &bytes, &refs)
 }
 
-struct ValueVisitor;
-
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Nil)
-    }
-
-    fn visit_none<E>(self) -> Result<Value, E> {
-        Ok(Value::Nil)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        Value::deserialize(deserializer)
-    }
-
-    fn visit_bool<E>(self, bool: bool) -> Result<Value, E> {
-        Ok(Value::Bool(bool))
-    }
-
-    fn visit_i64<E>(self, int: i64) -> Result<Value, E> {
-        Ok(u64::try_from(int).map_or(Value::Negative(int), Value::Natural))
-    }
-
-    fn visit_u64<E>(self, int: u64) -> Result<Value, E> {
-        Ok(Value::Natural(int))
-    }
-
-    fn visit_f64<E>(self, float: f64) -> Result<Value, E> {
-        Ok(Value::Float(float))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(text.to_owned()))
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Value, E> {
-        Ok(Value::Bytes(bytes.to_vec()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(Value::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut map = Vec::new();
-        while let Some(entry) = items.next_entry()? {
-            map.push(entry);
-        }
-        Ok(Value::Map(map))
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        AnyRef::deserialize(Extension(deserializer)).map(Value::Ref)
-    }
-}
-
-/// The inside of a MessagePack extension, for who asks for the extension.
-struct Extension<D>(D);
-
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for Extension<D> {
-    type Error = D::Error;
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, D::Error> {
-        visitor.visit_newtype_struct(self.0)
-    }
-
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, D::Error> {
-        Err(de::Error::custom("an extension that is no reference"))
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct seq tuple
-        tuple_struct map struct enum identifier ignored_any
-    }
+/// Reads any bytes as an answer without references. For tests.
+#[pyfunction]
+pub(crate) fn _read_message<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    read(py, bytes, &[])
 }

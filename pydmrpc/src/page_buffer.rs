@@ -22,7 +22,7 @@ pub(crate) struct PageBuffer {
 
 impl PageBuffer {
     /// A buffer of `range` of the region.
-    pub(crate) fn new<'py>(py: Python<'py>, region: &Arc<Region>, range: Range<usize>) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn over<'py>(py: Python<'py>, region: &Arc<Region>, range: Range<usize>) -> PyResult<Bound<'py, PyAny>> {
         assert!(range.start <= range.end && range.end <= region.len(), "the range was checked against the object");
         let buffer = Self { region: region.clone(), start: range.start, len: range.len() };
         Ok(Bound::new(py, buffer)?.into_any())
@@ -34,7 +34,7 @@ impl PageBuffer {
         region: &Arc<Region>,
         range: Range<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        Ok(PyMemoryView::from(&Self::new(py, region, range)?)?.into_any())
+        Ok(PyMemoryView::from(&Self::over(py, region, range)?)?.into_any())
     }
 }
 

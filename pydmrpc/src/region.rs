@@ -36,6 +36,14 @@ enum Memory {
     Copy(#[expect(dead_code, reason = "it is only owned")] Box<[u8]>),
 }
 
+/// How a region differs from what it shows.
+pub(crate) struct Changes {
+    /// What it shows.
+    pub(crate) base: AnyRef,
+    /// Bytes that may differ from that.
+    pub(crate) dirty: Vec<Range<u64>>,
+}
+
 // SAFETY: `start` points into `memory`, which may be sent; no reference is ever made of it for bytes that may be written.
 unsafe impl Send for Region {}
 // SAFETY: as above.
@@ -89,12 +97,14 @@ impl Region {
         !matches!(*self.memory, Memory::Shared(_))
     }
 
-    /// What it shows, and which of its bytes may differ from that.
-    pub(crate) fn changes(&self) -> Option<Result<(AnyRef, Vec<Range<u64>>), StoreError>> {
+    /// What it shows, and what was written since; `None` for copies, which show nothing.
+    pub(crate) fn changes(&self) -> Option<Result<Changes, StoreError>> {
         match &*self.memory {
             _ if self.memory.is_foreign() => None,
-            Memory::Shared(view) => Some(Ok((view.as_any().clone(), Vec::new()))),
-            Memory::Private(private) => Some(private.dirty_ranges().map(|dirty| (private.base().clone(), dirty))),
+            Memory::Shared(view) => Some(Ok(Changes { base: view.as_any().clone(), dirty: Vec::new() })),
+            Memory::Private(private) => {
+                Some(private.dirty_ranges().map(|dirty| Changes { base: private.base().clone(), dirty }))
+            }
             Memory::Copy(_) => None,
         }
     }

@@ -1,14 +1,13 @@
 """Stores to test against: a node embedded in this process, and a `dmrpc-memnode` of its own."""
 
+import functools
 import os
 import pathlib
-import shutil
 import subprocess
 import time
 
-import pytest
-
 import pydmrpc
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -24,17 +23,12 @@ def until(condition, what):
         time.sleep(0.005)
 
 
-def memnode_binary():
-    """The node's binary: $DMRPC_MEMNODE, or the one that cargo built last."""
-    if given := os.environ.get("DMRPC_MEMNODE"):
-        return given
+@functools.cache
+def built(package):
+    """The binary of a package of this workspace, as cargo builds it now."""
+    subprocess.run(["cargo", "build", "--quiet", "--package", package], cwd=ROOT, check=True)
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    built = [path for profile in ("debug", "release") if (path := target / profile / "dmrpc-memnode").exists()]
-    if built:
-        return str(max(built, key=lambda path: path.stat().st_mtime))
-    if found := shutil.which("dmrpc-memnode"):
-        return found
-    pytest.fail("no dmrpc-memnode: run `cargo build -p dmrpc-memnode`, or name one in $DMRPC_MEMNODE")
+    return str(target / "debug" / package)
 
 
 class Node:
@@ -43,7 +37,7 @@ class Node:
     def __init__(self, directory, *options):
         self.address = f"unix://{directory}/node.sock"
         self.process = subprocess.Popen(
-            [memnode_binary(), "--listen", self.address, *options], stdout=subprocess.PIPE, text=True
+            [built("dmrpc-memnode"), "--listen", self.address, *options], stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout.readline(), "the node did not say that it is ready"
 

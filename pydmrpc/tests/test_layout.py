@@ -3,12 +3,13 @@
 import collections
 import pickle
 import struct
+import threading
+import types
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from pydmrpc import _core
 from pydmrpc.exceptions import MalformedError
 
@@ -36,10 +37,12 @@ def trailer(encoded):
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40) | st.binary(max_size=40)
 values = st.recursive(
     scalars,
-    lambda inner: st.lists(inner, max_size=4)
-    | st.tuples(inner, inner)
-    | st.dictionaries(st.text(max_size=5), inner, max_size=4)
-    | st.frozensets(scalars.filter(lambda x: x == x), max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+        | st.frozensets(scalars.filter(lambda x: x == x), max_size=4)
+    ),
     max_leaves=20,
 )
 
@@ -170,7 +173,13 @@ def test_buffers_in_a_pickle_are_out_of_band_and_aligned():
 
 
 def test_arrays_of_every_shape_in_a_pickle():
-    value = [np.float64(1).reshape(()), np.zeros((0, 3)), np.ones((2, 2), order="F"), np.arange(9)[::2], np.datetime64("2026-01-01")]
+    value = [
+        np.float64(1).reshape(()),
+        np.zeros((0, 3)),
+        np.ones((2, 2), order="F"),
+        np.arange(9)[::2],
+        np.datetime64("2026-01-01"),
+    ]
     for back, array in zip(round_trip(value), value):
         assert np.array_equal(back, array)
 
@@ -202,10 +211,17 @@ def test_functions_and_local_classes_are_pickled_by_value():
 
 
 def test_what_cannot_be_pickled_is_named():
-    with pytest.raises((TypeError, pickle.PicklingError), match="lock"):
-        import threading
-
-        encode({"a": [threading.Lock()]})
+    lock = threading.Lock()
+    holder = types.SimpleNamespace(parts={"x": (1, lock)})
+    for value, place in (
+        (lock, "value is a lock"),
+        ({"a": [1, lock]}, "value['a'][1] is a lock"),
+        (holder, "value.parts['x'][1] is a lock"),
+        (lambda: lock, "value → the variable lock it uses is a lock"),
+    ):
+        with pytest.raises((TypeError, pickle.PicklingError), match="lock") as caught:
+            encode(value)
+        assert any(place in note for note in caught.value.__notes__)
 
 
 @given(st.binary(max_size=200))

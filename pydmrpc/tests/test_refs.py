@@ -5,9 +5,8 @@ import pickle
 import weakref
 
 import numpy as np
-import pytest
-
 import pydmrpc
+import pytest
 from pydmrpc.exceptions import MalformedError
 
 LENGTHS = [100, 200_000]  # travels with its reference; in pages
@@ -48,8 +47,22 @@ def test_slices_of_bytes(store, length):
 def test_slices_of_arrays_are_those_of_numpy(store, shape):
     array = np.arange(np.prod(shape), dtype="i4").reshape(shape)
     ref = pydmrpc.put(array)
-    runs = [np.s_[2], np.s_[-1], np.s_[1:4], np.s_[1, 2], np.s_[1, 1:3], np.s_[1, 2, 0:2], np.s_[1, 2, 1], np.s_[...],
-            np.s_[2, ...], np.s_[1:2, 1:3], np.s_[1:2, 1:2, 1:3], np.s_[:, :, :], np.s_[3:3], np.s_[2:3, ..., :]]
+    runs = [
+        np.s_[2],
+        np.s_[-1],
+        np.s_[1:4],
+        np.s_[1, 2],
+        np.s_[1, 1:3],
+        np.s_[1, 2, 0:2],
+        np.s_[1, 2, 1],
+        np.s_[...],
+        np.s_[2, ...],
+        np.s_[1:2, 1:3],
+        np.s_[1:2, 1:2, 1:3],
+        np.s_[:, :, :],
+        np.s_[3:3],
+        np.s_[2:3, ..., :],
+    ]
     for index in runs:
         part = ref[index]
         back = pydmrpc.get(part)
@@ -80,7 +93,14 @@ def test_views_of_refs(store, length):
     assert (raw.kind, raw.nbytes) == ("raw", 4 * length)
     assert pydmrpc.get(raw[4:8]).tobytes() == b"\1\0\0\0"
     assert pydmrpc.get(raw, writable=False).readonly
-    for dtype, shape in (("S3" if length % 3 else "S7", None), ("u4", 7), ("u4", (-1, -1)), ("u4", (-1, 0)), ("O", None), (None, 3)):
+    for dtype, shape in (
+        ("S3" if length % 3 else "S7", None),
+        ("u4", 7),
+        ("u4", (-1, -1)),
+        ("u4", (-1, 0)),
+        ("O", None),
+        (None, 3),
+    ):
         with pytest.raises((ValueError, TypeError)):
             ref.view(dtype, shape)
 

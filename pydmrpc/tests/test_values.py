@@ -3,9 +3,8 @@
 import gc
 
 import numpy as np
-import pytest
-
 import pydmrpc
+import pytest
 from pydmrpc.exceptions import GetTimeoutError
 
 SIZES = [0, 1, 100, 1500, 2048, 4096, 5000, 65536, 100_000, 1_000_000]
@@ -30,7 +29,7 @@ def test_arrays_of_every_size(store, size, writable):
     back = pydmrpc.get(ref, writable=writable)
     assert type(back) is np.ndarray
     assert np.array_equal(back, array)
-    assert back.flags.writeable is (writable or size == 0 and back.flags.writeable)
+    assert back.flags.writeable is (writable or (size == 0 and back.flags.writeable))
 
 
 def test_objects_with_arrays_in_them(store):

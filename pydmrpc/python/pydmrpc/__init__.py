@@ -20,15 +20,18 @@ Ten lines that show it::
 from __future__ import annotations
 
 from pydmrpc import exceptions
+from pydmrpc._actor import ActorHandle, actor
 from pydmrpc._core import ObjectRef, get, put, redeem
 from pydmrpc._edit import Edit
 from pydmrpc._node import Context, Memory, init, is_initialized, memory, shutdown, stats
 
 __all__ = [
+    "ActorHandle",
     "Context",
     "Edit",
     "Memory",
     "ObjectRef",
+    "actor",
     "exceptions",
     "get",
     "init",

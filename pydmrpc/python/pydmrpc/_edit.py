@@ -32,7 +32,7 @@ class Edit:
         self._core = core
         self._committed: _core.ObjectRef | None = None
         # An array over the unedited bytes: it is never read, only asked where an index leads.
-        self._model = source.model() if source.kind == "array" else None
+        self._model: Any = source.model() if source.kind == "array" else None
 
     def __enter__(self) -> Edit:
         return self
@@ -54,8 +54,8 @@ class Edit:
         """A copy of what is there now, edits included."""
         if self._model is None:
             start, stop = self._byte_range(index)
-            content = self._core.read(start, stop - start)
-            return content if isinstance(index, slice) else content[0]
+            run = self._core.read(start, stop - start)
+            return run if isinstance(index, slice) else run[0]
         import numpy as np
 
         view = self._view(index)
@@ -96,14 +96,15 @@ class Edit:
     def _view(self, index: Any) -> Any:
         parts = index if isinstance(index, tuple) else (index,)
         for part in parts:
-            if not (part is Ellipsis or isinstance(part, slice) or (hasattr(part, "__index__") and not hasattr(part, "shape"))):
+            if not (
+                part is Ellipsis or isinstance(part, slice) or (hasattr(part, "__index__") and not hasattr(part, "shape"))
+            ):
                 raise TypeError(
                     f"an edit takes ints, slices and ..., not {type(part).__name__}: for other indices write to"
                     " a = pydmrpc.get(ref) and store that with pydmrpc.put(a), which keeps unchanged pages shared too"
                 )
-        # An item alone would be a number: with the axis kept it is a view of it.
-        view = self._model[(*parts, ...) if Ellipsis not in parts else parts]
-        return view
+        # With an ellipsis a single item is a view too, and no number.
+        return self._model[parts if Ellipsis in parts else (*parts, ...)]
 
     def _byte_range(self, index: Any) -> tuple[int, int]:
         if isinstance(index, slice):
@@ -151,4 +152,4 @@ def _span(model: Any, view: Any) -> tuple[int, int]:
 
 def _lead(view: Any) -> int:
     """How far the first item of ``view`` lies behind the first byte it touches."""
-    return -sum((length - 1) * stride for length, stride in zip(view.shape, view.strides) if stride < 0)
+    return -int(sum((length - 1) * stride for length, stride in zip(view.shape, view.strides) if stride < 0))

@@ -19,7 +19,7 @@ _pool: ThreadPoolExecutor | None = None
 _pool_process = 0
 
 
-def _executor() -> ThreadPoolExecutor:
+def executor() -> ThreadPoolExecutor:
     global _pool, _pool_process
     with _lock:
         if _pool is None or _pool_process != os.getpid():
@@ -46,7 +46,7 @@ def future_of(ref: _core.ObjectRef) -> Future[Any]:
         except Exception as error:
             done.set_exception(error)
         return done
-    return _executor().submit(_core.get, ref)
+    return executor().submit(_core.get, ref)
 
 
 def awaited(ref: _core.ObjectRef) -> Generator[Any, None, Any]:

@@ -5,9 +5,9 @@ Every message ends with what to do next. ``RayError`` is the root of all that is
 """
 
 __all__ = [
+    "AccessDeniedError",
     "ActorDiedError",
     "ActorUnavailableError",
-    "AccessDeniedError",
     "DmrpcError",
     "ForkError",
     "GetTimeoutError",
