@@ -131,8 +131,8 @@ pub trait Receiver: Send {
     /// If a body waits to be placed.
     fn recv(&mut self) -> Result<Incoming<'_>, LinkError>;
 
-    /// The head that was received last, once more: for callers that cannot keep the borrow of [`recv`](Receiver::recv). Empty
-    /// before the first.
+    /// The head that was received last, once more, until the next one is: for callers that cannot keep the borrow of
+    /// [`recv`](Receiver::recv). Empty before the first.
     fn head(&self) -> &[u8];
 
     /// Burns up to `budget` of processor time until there is something to receive, if the transport can tell without the
@@ -247,4 +247,20 @@ impl LinkError {
     pub(crate) fn io(doing: &'static str, source: impl Into<std::io::Error>) -> Self {
         Self::Io { doing, source: source.into() }
     }
+}
+
+/// Checks a message against the limits of a link; the length of its body.
+pub(crate) fn check_lengths(head: &[u8], body: &[Bytes], max_body_bytes: impl FnOnce() -> u64) -> Result<u64, LinkError> {
+    if head.len() > MAX_HEAD_BYTES {
+        return Err(LinkError::TooLarge { what: "a head", len: head.len() as u64, limit: MAX_HEAD_BYTES as u64 });
+    }
+    if body.is_empty() {
+        return Ok(0);
+    }
+    let len = body.iter().map(|piece| piece.len() as u64).sum();
+    let limit = max_body_bytes();
+    if len > limit {
+        return Err(LinkError::TooLarge { what: "a body", len, limit });
+    }
+    Ok(len)
 }
