@@ -8,6 +8,7 @@
 //! search on from there.
 #![forbid(unsafe_code)]
 
+mod address;
 mod wire;
 
 /// A decoder under test.
@@ -21,7 +22,7 @@ pub struct Target {
 }
 
 /// Every target, in the order of their programs in `Cargo.toml`.
-pub const TARGETS: &[Target] = &[wire::REQUEST, wire::REPLY, wire::REFERENCE];
+pub const TARGETS: &[Target] = &[wire::REQUEST, wire::REPLY, wire::REFERENCE, address::ADDRESS];
 
 /// Runs the target of this name on `data`.
 ///
