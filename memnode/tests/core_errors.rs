@@ -426,6 +426,14 @@ fn ranges_that_are_not_there() {
     for (size, patch, status) in wrong {
         assert_eq!(peer.fails(&mut world, commit(new, size, &[patch])), status, "{patch:?}");
     }
+    // What lies behind the end of a base would show when it grows.
+    let longer = |patches| Request::Commit(Commit { id: new, base: id, size: 9000, patches });
+    for patches in [&[][..], &[patch(0, segment, 2, 1)], &[patch(2, segment, 2, 1)]] {
+        assert_eq!(peer.fails(&mut world, longer(patches)), Status::Malformed);
+    }
+    let grown = peer.id();
+    let patches = [patch(1, segment, 4, 2)];
+    peer.works(&mut world, Request::Commit(Commit { id: grown, base: id, size: 9000, patches: &patches }));
     peer.works(&mut world, commit(new, 5000, &[patch(0, segment, 2, 2)]));
     assert_eq!(peer.fails(&mut world, commit(new, 5000, &[])), Status::Stale, "the slot is in use");
 }
