@@ -161,7 +161,8 @@ impl Mapping {
         let mapping = Self { start, len, access };
         if populate {
             // Not MAP_POPULATE, which would copy every page of a private mapping, as if it were written.
-            let advice = if access == Access::Writable { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
+            let advice =
+                if access == Access::Writable { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
             // SAFETY: our mapping; the advice changes no contents.
             unsafe { madvise(start.as_ptr().cast(), len, advice) }.map_err(failed)?;
         }
