@@ -7,16 +7,20 @@
 //! No runtime is needed: futures are woken by the store's own thread, and mostly need not wait at all. On a plain thread use
 //! [`block_on`].
 
+mod claim;
 mod codec;
 mod draft;
 mod edit;
 mod error;
 mod grant;
 mod inline;
+mod ledger;
 mod loan;
 mod object;
 mod private;
 mod reference;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod view;
 mod wait;
