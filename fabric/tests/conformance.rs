@@ -7,6 +7,7 @@ use dmrpc_fabric::LinkOptions;
 use dmrpc_fabric::asynchronous::{AsyncReceiver, AsyncSender};
 use dmrpc_fabric::blocking::{BlockingReceiver, BlockingSender, Spin};
 use dmrpc_fabric::buffer::Buffer;
+use dmrpc_fabric::fake::{Faults, faulty};
 use dmrpc_fabric::link::{Body, Incoming, Link, LinkError, MAX_HEAD_BYTES, Target, TrySendError};
 use dmrpc_fabric::listen::{Listener, connect};
 use std::time::{Duration, Instant};
@@ -30,6 +31,30 @@ fn shm(options: &LinkOptions) -> (Link, Link) {
 
 fn tcp(options: &LinkOptions) -> (Link, Link) {
     through("tcp://127.0.0.1:0", options)
+}
+
+/// Each kind again, with faults that nobody may notice. The seed is of the process: it is printed, and a failure replays with
+/// the environment variable set to it.
+fn fake_of(make: Maker, options: &LinkOptions) -> (Link, Link) {
+    let seed = match std::env::var("DMRPC_FAULT_SEED") {
+        Ok(seed) => seed.parse().expect("a number"),
+        Err(_) => u64::from(std::process::id()),
+    };
+    eprintln!("DMRPC_FAULT_SEED={seed}");
+    let (here, there) = make(options);
+    (faulty(here, Faults::harmless(seed)).unwrap(), faulty(there, Faults::harmless(!seed)).unwrap())
+}
+
+fn fake_inproc(options: &LinkOptions) -> (Link, Link) {
+    fake_of(inproc, options)
+}
+
+fn fake_shm(options: &LinkOptions) -> (Link, Link) {
+    fake_of(shm, options)
+}
+
+fn fake_tcp(options: &LinkOptions) -> (Link, Link) {
+    fake_of(tcp, options)
 }
 
 /// Through a listener.
@@ -74,28 +99,26 @@ fn messages_arrive_whole_and_in_order(make: Maker) {
     let (here, there) = make(&options);
     // Around the size of the ring, of its strides, and far beyond.
     let sizes = [0, 1, 15, 16, 100, 1000, 1023, 1024, 1025, 4000, 4080, 4095, 4096, 4097, 8192, 70_000, 1_000_000];
-    std::thread::scope(|scope| {
-        for (mut sender, mut receiver) in [
-            (BlockingSender::new(here.sender), BlockingReceiver::new(there.receiver)),
-            (BlockingSender::new(there.sender), BlockingReceiver::new(here.receiver)),
-        ] {
-            scope.spawn(move || {
-                for (seed, len) in sizes.iter().chain(sizes.iter().rev()).enumerate() {
-                    let head = pattern(seed as u64, (seed * 37) % 3000);
-                    sender.send(&head, body(pattern(!(seed as u64), *len)), soon()).unwrap();
-                }
-                sender.flush(soon()).unwrap();
-                // Kept open until the other side has it all: what follows is not `Closed`.
-                sender
-            });
-            scope.spawn(move || {
-                for (seed, len) in sizes.iter().chain(sizes.iter().rev()).enumerate() {
-                    let (head, body) = receive(&mut receiver).unwrap();
-                    assert_eq!(head, pattern(seed as u64, (seed * 37) % 3000), "head {seed}");
-                    assert!(body == pattern(!(seed as u64), *len), "body {seed}");
-                }
-            });
+    let ((mut to_there, mut from_there), (mut to_here, mut from_here)) = (halves(here), halves(there));
+    let send = |sender: &mut BlockingSender| {
+        for (seed, len) in sizes.iter().chain(sizes.iter().rev()).enumerate() {
+            let head = pattern(seed as u64, (seed * 37) % 3000);
+            sender.send(&head, body(pattern(!(seed as u64), *len)), soon()).unwrap();
         }
+    };
+    let check = |receiver: &mut BlockingReceiver| {
+        for (seed, len) in sizes.iter().chain(sizes.iter().rev()).enumerate() {
+            let (head, body) = receive(receiver).unwrap();
+            assert_eq!(head, pattern(seed as u64, (seed * 37) % 3000), "head {seed}");
+            assert!(body == pattern(!(seed as u64), *len), "body {seed}");
+        }
+    };
+    // The halves outlive the threads: the end of one may be the end of the other beside it.
+    std::thread::scope(|scope| {
+        scope.spawn(|| send(&mut to_there));
+        scope.spawn(|| send(&mut to_here));
+        scope.spawn(|| check(&mut from_here));
+        scope.spawn(|| check(&mut from_there));
     });
 }
 
@@ -277,20 +300,15 @@ fn a_dropped_receiver_is_seen(make: Maker) {
 /// Over a limit: not sent, and the link goes on.
 fn too_large_is_refused(make: Maker) {
     let (here, there) = make(&LinkOptions::default().max_body_bytes(5000));
-    let (mut sender, mut receiver) = (here.sender, BlockingReceiver::new(there.receiver));
+    let (mut sender, mut receiver) = (BlockingSender::new(here.sender), BlockingReceiver::new(there.receiver));
     let head = vec![0; MAX_HEAD_BYTES + 1];
+    assert!(matches!(sender.send(&head, Body::new(), soon()), Err(LinkError::TooLarge { what: "a head", .. })));
     assert!(matches!(
-        sender.try_send(&head, Body::new()),
-        Err(TrySendError::Link(LinkError::TooLarge { what: "a head", .. }))
-    ));
-    let large = body(vec![0; 5001]);
-    assert!(matches!(
-        sender.try_send(b"", large),
-        Err(TrySendError::Link(LinkError::TooLarge { what: "a body", len: 5001, limit: 5000 }))
+        sender.send(b"", body(vec![0; 5001]), soon()),
+        Err(LinkError::TooLarge { what: "a body", len: 5001, limit: 5000 })
     ));
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut sender = BlockingSender::new(sender);
             sender.send(&head[1..], body(vec![1; 5000]), soon()).unwrap();
             sender.flush(soon()).unwrap();
         });
@@ -507,4 +525,7 @@ suite! {
     inproc: [descriptors_are_passed];
     shm: [descriptors_are_passed];
     tcp: [];
+    fake_inproc: [descriptors_are_passed];
+    fake_shm: [descriptors_are_passed];
+    fake_tcp: [];
 }

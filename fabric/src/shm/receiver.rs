@@ -1,7 +1,7 @@
 //! The half of a shared-memory link that receives.
 
-use super::lifeline::Lifeline;
 use super::bell::Bell;
+use super::lifeline::Lifeline;
 use super::ring::Consumer;
 use crate::frame::{Frame, HEADER_BYTES};
 use crate::landing::Landing;

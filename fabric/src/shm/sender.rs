@@ -1,10 +1,10 @@
 //! The half of a shared-memory link that sends.
 #![forbid(unsafe_code)]
 
-use super::bell::Bell;
-use super::ring::Producer;
 use super::MAX_DESCRIPTORS_UNDER_WAY;
+use super::bell::Bell;
 use super::lifeline::Lifeline;
+use super::ring::Producer;
 use crate::frame::{Frame, HEADER_BYTES};
 use crate::link::{Body, Interest, Interests, LinkError, MAX_HEAD_BYTES, Sender, TrySendError};
 use crate::queue::{Front, Queue, message_bytes};
