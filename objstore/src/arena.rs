@@ -259,11 +259,6 @@ impl Arena {
         left.into_iter().map(|(number, _)| number).collect()
     }
 
-    /// Whether the segment is one of the arena's.
-    pub(crate) fn has(&self, number: u32) -> bool {
-        self.state.lock().segments.iter().any(|own| own.segment.number == number)
-    }
-
     /// Pages leased and pages of them that no object has.
     #[cfg(test)]
     pub(crate) fn pages(&self) -> (u32, u32) {

@@ -7,18 +7,29 @@
 //! No runtime is needed: futures are woken by the store's own thread, and mostly need not wait at all. On a plain thread use
 //! [`block_on`].
 
+mod arena;
+mod buffer;
+mod cache;
 mod claim;
+mod client;
 mod codec;
 mod draft;
 mod edit;
 mod error;
+mod fork;
 mod grant;
 mod inline;
+mod io;
+mod layout;
 mod ledger;
 mod loan;
+mod mosaic;
 mod object;
 mod private;
 mod reference;
+mod registry;
+mod segment;
+mod session;
 #[cfg(test)]
 mod simulation;
 mod store;

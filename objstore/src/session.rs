@@ -51,8 +51,14 @@ pub(crate) enum Undo {
 
 /// Who waits for an answer.
 pub(crate) enum Waiting {
-    Answer { to: oneshot::Sender<Result<Answer, StoreError>>, undo: Undo },
-    Read { to: oneshot::Sender<Result<(), StoreError>>, destination: Option<Box<dyn Destination>> },
+    Answer {
+        to: oneshot::Sender<Result<Answer, StoreError>>,
+        undo: Undo,
+    },
+    Read {
+        to: oneshot::Sender<Result<(), StoreError>>,
+        destination: Option<Box<dyn Destination>>,
+    },
     /// The arena.
     Lease,
     /// Objects that are to be held, in the order of the request.
@@ -483,7 +489,8 @@ impl State {
             .iter()
             .map(|unapplied| Message { head: unapplied.head.clone(), body: unapplied.body.clone() })
             .collect();
-        let mut asked: Vec<_> = self.pending.iter().filter_map(|(n, pending)| Some((*n, pending.again.clone()?))).collect();
+        let mut asked: Vec<_> =
+            self.pending.iter().filter_map(|(n, pending)| Some((*n, pending.again.clone()?))).collect();
         asked.sort_unstable_by_key(|(number, _)| *number);
         self.backlog.extend(asked.into_iter().map(|(_, head)| Message { head, body: Body::new() }));
     }
