@@ -42,6 +42,9 @@ mod context;
 mod dynamic;
 mod error;
 mod exit;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod mailbox;
 mod recipient;
 mod remote;
