@@ -10,7 +10,7 @@ use super::event::{Access, Action, Actions, Event, LinkId, Now};
 use super::grants::Grants;
 use super::memory::{MemoryQueue, Purpose};
 use super::segments::{Segments, Stage};
-use super::sessions::{Session, SessionKey, Sessions};
+use super::sessions::{Aside, Blocked, Session, SessionKey, Sessions};
 use super::slots::{Fate, Slots};
 use super::snapshot::Snapshots;
 use super::transfers::Transfers;
@@ -328,6 +328,7 @@ impl Core {
             Some(old) => {
                 self.links.insert(old, LinkState::Closing(Some(key)));
                 self.links.insert(link, LinkState::Successor(key));
+                discard(self.link_lost(key, old), out);
                 out.list.push(Action::Close { link: old });
             }
             None if self.links.values().any(|state| *state == LinkState::Closing(Some(key))) => {
@@ -421,24 +422,29 @@ impl Core {
         }
     }
 
-    /// A link of a session that may go on over another is gone, and with it what waited on it.
-    fn link_lost(&mut self, key: SessionKey, link: LinkId) {
-        let session = self.sessions.get_mut(key);
-        // A write whose body is lost has to come again. Nothing was read from the link after it.
-        if session.queue.back().is_some_and(|aside| aside.body.is_some_and(|(on, _)| on == link)) {
-            let write = session.queue.pop_back().expect("it is there");
-            session.queued_bytes -= write.bytes.len();
-            session.accepted = write.head.sequence - 1;
-            session.answers.remove(&write.head.sequence);
-        } else if session.blocked.as_ref().is_some_and(|b| b.request.body.is_some_and(|(on, _)| on == link)) {
-            let blocked = session.blocked.take().expect("it is there");
-            debug_assert!(session.queue.is_empty());
-            session.accepted = blocked.request.head.sequence - 1;
-            session.answers.remove(&blocked.request.head.sequence);
-            self.waiters.remove(blocked.wait, Waiter::Stream(key));
-            self.memory.forget_write(key);
-        }
+    /// A link of a session that may go on over another is gone, and with it what waited on it. Returns the body that did.
+    fn link_lost(&mut self, key: SessionKey, link: LinkId) -> Option<(LinkId, u64)> {
         self.drop_askers(key);
+        let session = self.sessions.get_mut(key);
+        let is_lost = |aside: &Aside| aside.body.is_some_and(|(on, _)| on == link);
+        // A write whose body is lost has to come again. Nothing was read from the link after it.
+        let lost = if session.queue.back().is_some_and(is_lost) {
+            let lost = session.queue.pop_back()?;
+            session.queued_bytes -= lost.bytes.len();
+            lost
+        } else if session.blocked.as_ref().is_some_and(|blocked| is_lost(&blocked.request)) {
+            debug_assert!(session.queue.is_empty());
+            let Blocked { request, wait, .. } = session.blocked.take()?;
+            self.waiters.remove(wait, Waiter::Stream(key));
+            self.memory.forget_write(key);
+            request
+        } else {
+            return None;
+        };
+        let session = self.sessions.get_mut(key);
+        session.accepted = lost.head.sequence - 1;
+        session.answers.remove(&lost.head.sequence);
+        lost.body
     }
 
     /// Fences a session and takes from it all but its holds.
@@ -450,7 +456,7 @@ impl Core {
         let (link, successor) = (session.link.take(), session.successor.take());
         let local = session.local;
         let blocked = session.blocked.take();
-        session.queue.clear();
+        let queue = std::mem::take(&mut session.queue);
         session.queued_bytes = 0;
         session.answers.clear();
         session.answer_bytes = 0;
@@ -460,12 +466,13 @@ impl Core {
         session.committed_pages = 0;
         session.owned_slots = 0;
         let (segments, slots) = (std::mem::take(&mut session.segments), std::mem::take(&mut session.slots));
-        if let Some(blocked) = blocked {
+        if let Some(blocked) = &blocked {
             self.waiters.remove(blocked.wait, Waiter::Stream(key));
-            if ending != Ending::Gone {
-                // Its link is closed, but still has a body to be rid of.
-                discard(blocked.request.body, out);
-            }
+        }
+        if ending != Ending::Gone {
+            // The link is to be closed, but still has a body to be rid of.
+            let last = queue.back().or(blocked.as_ref().map(|blocked| &blocked.request));
+            discard(last.and_then(|aside| aside.body), out);
         }
         self.memory.forget(key);
         self.drop_askers(key);
@@ -475,10 +482,8 @@ impl Core {
             }
         }
         for index in segments {
-            if let Some(segment) = self.segments.get_mut(index) {
-                segment.owner = None;
-                self.drop_if_over(index, out);
-            }
+            self.segments.disown(index);
+            self.drop_if_over(index, out);
         }
         let status = match ending {
             Ending::Bye | Ending::Gone => Status::Ok,
