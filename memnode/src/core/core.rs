@@ -26,7 +26,8 @@ const SWEEP_BUDGET: usize = 1024;
 const MAX_FREED_EXTENTS: usize = 3072;
 const MAX_FREED_SLOTS: usize = 2048;
 
-/// If no tick came for so long the node itself stood still, and renewals wait unread: leases are extended by that time.
+/// If no tick came for so long the node itself stood still, and what clients said waits unread: every deadline of theirs is
+/// put off by that time.
 const MAX_TICK_GAP_MS: u64 = 1_000;
 
 /// What a link is to the core.
@@ -547,10 +548,10 @@ impl Core {
         self.last_tick = now;
         let mut expired = Vec::new();
         let mut overdue = Vec::new();
+        if stood_still > MAX_TICK_GAP_MS {
+            self.extend_deadlines(stood_still);
+        }
         for (key, session) in self.sessions.iter_mut().filter(|(_, session)| session.is_live()) {
-            if stood_still > MAX_TICK_GAP_MS {
-                session.lease_until = session.lease_until.saturating_add(stood_still);
-            }
             if !session.local && session.lease_until <= now {
                 expired.push(key);
             } else if session.blocked.as_ref().is_some_and(|blocked| blocked.deadline <= now) {
@@ -575,6 +576,25 @@ impl Core {
         }
         while let Some(granted) = self.grants.pop_ended(now) {
             self.drop_references(granted.slot, 1);
+        }
+    }
+
+    /// The node stood still for so long: what clients said meanwhile has yet to be read.
+    fn extend_deadlines(&mut self, by_ms: u64) {
+        for (_, session) in self.sessions.iter_mut() {
+            session.lease_until = session.lease_until.saturating_add(by_ms);
+            if let Some(blocked) = &mut session.blocked {
+                blocked.deadline = blocked.deadline.saturating_add(by_ms);
+            }
+        }
+        for (_, asker) in &mut self.waiters.askers {
+            asker.deadline = asker.deadline.saturating_add(by_ms);
+        }
+        self.memory.extend_deadlines(by_ms);
+        for (until, key) in std::mem::take(&mut self.in_grace) {
+            let until = until.saturating_add(by_ms);
+            self.sessions.get_mut(key).grace_until = Some(until);
+            self.in_grace.insert((until, key));
         }
     }
 

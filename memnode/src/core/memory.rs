@@ -79,6 +79,13 @@ impl MemoryQueue {
         self.waits.retain(|wait| !matches!(wait.purpose, Purpose::Write(session) if session == key));
     }
 
+    /// Everybody waits so much longer.
+    pub(crate) fn extend_deadlines(&mut self, by_ms: u64) {
+        for wait in &mut self.waits {
+            wait.deadline = wait.deadline.saturating_add(by_ms);
+        }
+    }
+
     pub(crate) fn wait_for_write(&mut self, session: SessionKey, pages: u32) {
         self.waits.push_back(MemoryWait { purpose: Purpose::Write(session), pages, deadline: Now::MAX, asked: false });
     }
