@@ -219,7 +219,10 @@ impl Client {
                     let start = (first + done + page) * PAGE;
                     let end = content.len().min(start + PAGE);
                     random.fill(&mut content[start..end]);
-                    let memory = world.segments.get_mut(&extent.segment.0).expect("the arena is there");
+                    let Some(memory) = world.segments.get_mut(&extent.segment.0) else {
+                        assert!(self.hostile, "others don't write what they gave back");
+                        continue;
+                    };
                     let bytes = &mut memory.bytes[(extent.first as usize + page) * PAGE..][..PAGE];
                     bytes.fill(0);
                     bytes[..end - start].copy_from_slice(&content[start..end]);
