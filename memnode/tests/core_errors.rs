@@ -707,7 +707,7 @@ fn a_client_on_this_host_dies() {
     for _ in 0..200 {
         world.tick(1000);
     }
-    assert_eq!(world.stats().objects.get(), 2);
+    assert_eq!((world.stats().sessions.get(), world.stats().objects.get()), (2, 2));
     world.disconnect(a.link);
     world.settle();
     let stats = world.stats();
