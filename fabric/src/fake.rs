@@ -145,10 +145,6 @@ impl Sender for FakeSender {
         Ok(done)
     }
 
-    fn is_cut_short(&self) -> bool {
-        self.inner.is_cut_short()
-    }
-
     fn interests(&self) -> Interests<'_> {
         let mut interests = self.inner.interests();
         interests.push(Interest { fd: self.alarm.as_fd(), writable: false });
@@ -267,10 +263,6 @@ impl Receiver for FakeReceiver {
         self.came += body_len;
         // Its checks.
         self.inner.place(Landing::new(target, body_len).into_target());
-    }
-
-    fn is_cut_short(&self) -> bool {
-        self.inner.is_cut_short()
     }
 
     fn interests(&self) -> Interests<'_> {

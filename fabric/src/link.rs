@@ -101,12 +101,6 @@ pub trait Sender: Send {
     /// the life of the link, and none of them is also the receiver's, so that both halves fit into one epoll set.
     fn interests(&self) -> Interests<'_>;
 
-    /// Whether the last [`flush`](Sender::flush) said `false` only because of
-    /// [`max_turn_bytes`](crate::LinkOptions::max_turn_bytes): then nobody wakes the caller, who is to flush again.
-    fn is_cut_short(&self) -> bool {
-        false
-    }
-
     /// Passes a descriptor, under a number that messages sent from now on may refer to.
     ///
     /// # Errors
@@ -140,12 +134,6 @@ pub trait Receiver: Send {
     /// The head that was received last, once more, until the next one is: for callers that cannot keep the borrow of
     /// [`recv`](Receiver::recv). Empty before the first.
     fn head(&self) -> &[u8];
-
-    /// Whether the last [`recv`](Receiver::recv) said [`Incoming::Empty`] only because of
-    /// [`max_turn_bytes`](crate::LinkOptions::max_turn_bytes): then nobody wakes the caller, who is to receive again.
-    fn is_cut_short(&self) -> bool {
-        false
-    }
 
     /// Burns up to `budget` of processor time until there is something to receive, if the transport can tell without the
     /// operating system. Call it before [`recv`](Receiver::recv): it takes back a wake-up that was asked for and not yet

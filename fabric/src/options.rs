@@ -13,10 +13,6 @@ pub struct LinkOptions {
     /// Heads and bodies that a sender takes while the link is busy, in bytes; a message that would make them more is
     /// [`Full`](crate::link::TrySendError::Full). A sender that is not busy takes any message.
     pub max_queued_bytes: u64,
-    /// How much of bodies one call of [`flush`](crate::link::Sender::flush) or [`recv`](crate::link::Receiver::recv) moves
-    /// at most, in bytes and roughly, before it returns to a caller who has others to serve; unlimited by default. Over it,
-    /// they say `false` and `Empty` without asking for a wake-up, and `is_cut_short` says `true`.
-    pub max_turn_bytes: u64,
     /// How long a peer may take to set up a link that it began, before the acceptor gives it up.
     pub setup_timeout: Duration,
     /// How many peers of an acceptor may be setting up at a time; the one that took longest makes way for the next.
@@ -31,7 +27,6 @@ impl Default for LinkOptions {
             ring_bytes: 256 * 1024,
             max_body_bytes: 1 << 40,
             max_queued_bytes: 1024 * 1024,
-            max_turn_bytes: u64::MAX,
             setup_timeout: Duration::from_secs(5),
             max_setups: 256,
             allow: Allow::SameUser,
@@ -58,13 +53,6 @@ impl LinkOptions {
     #[must_use]
     pub fn max_queued_bytes(mut self, bytes: u64) -> Self {
         self.max_queued_bytes = bytes;
-        self
-    }
-
-    /// Sets [`max_turn_bytes`](Self::max_turn_bytes). Only for callers who heed `is_cut_short`.
-    #[must_use]
-    pub fn max_turn_bytes(mut self, bytes: u64) -> Self {
-        self.max_turn_bytes = bytes;
         self
     }
 

@@ -30,10 +30,6 @@ pub(super) struct ShmReceiver {
     pub(super) channel: Arc<OwnedFd>,
     pub(super) kept: Vec<(u32, OwnedFd)>,
     pub(super) max_body_bytes: u64,
-    pub(super) max_turn_bytes: u64,
-    /// How much was moved in this turn.
-    pub(super) moved_bytes: u64,
-    pub(super) cut_short: bool,
     pub(super) state: State,
     /// The last head, in the first `head_len` bytes; never shrinks.
     pub(super) head: Vec<u8>,
@@ -120,10 +116,6 @@ impl ShmReceiver {
                         };
                         return Ok(Step::Body(landing.into_target()));
                     };
-                    if self.moved_bytes >= self.max_turn_bytes {
-                        self.cut_short = true;
-                        return Ok(Step::Nothing);
-                    }
                     let want = len.min(stride);
                     let count = self.consumer.available(want)?.min(want);
                     if count == 0 {
@@ -135,7 +127,6 @@ impl ShmReceiver {
                         None => self.consumer.skip(count),
                     }
                     landing.advance(count);
-                    self.moved_bytes += count as u64;
                 }
                 State::Ended => return Err(LinkError::Closed),
             }
@@ -206,15 +197,9 @@ impl ShmReceiver {
         if self.waiting && self.consumer.has_news() {
             self.stop_waiting();
         }
-        self.moved_bytes = 0;
-        self.cut_short = false;
         loop {
             match self.step()? {
                 Step::Nothing => {
-                    if self.cut_short {
-                        self.give_back();
-                        return Ok(Step::Nothing);
-                    }
                     if self.settle()? {
                         return Ok(Step::Nothing);
                     }
@@ -243,10 +228,6 @@ impl Receiver for ShmReceiver {
                 Err(error)
             }
         }
-    }
-
-    fn is_cut_short(&self) -> bool {
-        self.cut_short
     }
 
     fn head(&self) -> &[u8] {

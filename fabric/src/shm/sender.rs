@@ -36,10 +36,6 @@ pub(super) struct ShmSender {
     pub(super) passed: VecDeque<u64>,
     pub(super) max_body_bytes: u64,
     pub(super) max_queued_bytes: u64,
-    pub(super) max_turn_bytes: u64,
-    /// How much was moved in this turn.
-    pub(super) moved_bytes: u64,
-    pub(super) cut_short: bool,
 }
 
 /// Why `pump` stopped.
@@ -47,8 +43,6 @@ enum Pumped {
     All,
     /// Nothing more fits before `head` is there.
     Until(u64),
-    /// More would fit, in another turn.
-    Enough,
 }
 
 impl ShmSender {
@@ -78,10 +72,6 @@ impl ShmSender {
         loop {
             match self.queue.front() {
                 Front::Nothing => return Ok(Pumped::All),
-                Front::Bytes(_) if self.moved_bytes >= self.max_turn_bytes => {
-                    self.announce();
-                    return Ok(Pumped::Enough);
-                }
                 Front::Bytes(bytes) => {
                     let want = bytes.len().min(stride);
                     let count = self.producer.room(want)?.min(want);
@@ -91,7 +81,6 @@ impl ShmSender {
                     }
                     self.producer.push(&bytes[..count]);
                     self.queue.advance(count);
-                    self.moved_bytes += count as u64;
                     if self.producer.unpublished() >= stride {
                         self.announce();
                     }
@@ -149,7 +138,6 @@ impl Sender for ShmSender {
             self.max_body_bytes.min(self.producer.indices().rare.0.body_limit.load(Ordering::Relaxed))
         })?;
         let bytes = message_bytes(head, body_len);
-        self.moved_bytes = 0;
         if self.queue.is_empty() || matches!(self.pump()?, Pumped::All) {
             if bytes <= self.producer.capacity() as u64 && self.producer.room(bytes as usize)? as u64 >= bytes {
                 self.producer.push(&Frame::Message { head_len: head.len(), body_len }.encode());
@@ -183,19 +171,12 @@ impl Sender for ShmSender {
                 self.space.still();
             }
         }
-        self.moved_bytes = 0;
-        self.cut_short = false;
         loop {
             let position = match self.pump()? {
                 Pumped::All => {
                     self.announce();
                     self.stop_waiting();
                     return Ok(true);
-                }
-                Pumped::Enough => {
-                    self.stop_waiting();
-                    self.cut_short = true;
-                    return Ok(false);
                 }
                 Pumped::Until(position) => position,
             };
@@ -207,10 +188,6 @@ impl Sender for ShmSender {
             }
             self.stop_waiting();
         }
-    }
-
-    fn is_cut_short(&self) -> bool {
-        self.cut_short
     }
 
     fn interests(&self) -> Interests<'_> {

@@ -143,9 +143,6 @@ impl Kit {
             passed: Default::default(),
             max_body_bytes: options.max_body_bytes,
             max_queued_bytes: options.max_queued_bytes,
-            max_turn_bytes: options.max_turn_bytes,
-            moved_bytes: 0,
-            cut_short: false,
         };
         let receiver = ShmReceiver {
             consumer,
@@ -156,9 +153,6 @@ impl Kit {
             channel,
             kept: Vec::new(),
             max_body_bytes: options.max_body_bytes,
-            max_turn_bytes: options.max_turn_bytes,
-            moved_bytes: 0,
-            cut_short: false,
             state: State::Header,
             head: Vec::new(),
             head_len: 0,

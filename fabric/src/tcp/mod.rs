@@ -108,10 +108,8 @@ fn assemble(socket: TcpStream, peer: SocketAddr, body_limit: u64, options: &Link
         ended: false,
         max_body_bytes: options.max_body_bytes.min(body_limit),
         max_queued_bytes: options.max_queued_bytes,
-        max_turn_bytes: options.max_turn_bytes,
-        cut_short: false,
     };
-    let receiver = TcpReceiver::new(twin, options);
+    let receiver = TcpReceiver::new(twin, options.max_body_bytes);
     Ok(Link { sender: Box::new(sender), receiver: Box::new(receiver), peer: Peer::Remote(peer) })
 }
 

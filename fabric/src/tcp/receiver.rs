@@ -3,7 +3,6 @@
 use super::failed;
 use crate::frame::{Frame, HEADER_BYTES};
 use crate::landing::Landing;
-use crate::options::LinkOptions;
 use crate::link::{Incoming, Interest, Interests, LinkError, MAX_HEAD_BYTES, Receiver, Target};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
@@ -32,8 +31,6 @@ pub(super) struct TcpReceiver {
     head: Vec<u8>,
     state: State,
     max_body_bytes: u64,
-    max_turn_bytes: u64,
-    cut_short: bool,
 }
 
 enum State {
@@ -52,11 +49,9 @@ enum Step {
 }
 
 impl TcpReceiver {
-    pub(super) fn new(socket: TcpStream, options: &LinkOptions) -> Self {
+    pub(super) fn new(socket: TcpStream, max_body_bytes: u64) -> Self {
         let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
-        let &LinkOptions { max_body_bytes, max_turn_bytes, .. } = options;
-        let (head, state) = (Vec::new(), State::Header);
-        Self { socket, buffer, came: 0..0, head, state, max_body_bytes, max_turn_bytes, cut_short: false }
+        Self { socket, buffer, came: 0..0, head: Vec::new(), state: State::Header, max_body_bytes }
     }
 
     /// Has at least `want` bytes in the buffer, which have place there. Whether they came.
@@ -86,8 +81,6 @@ impl TcpReceiver {
     }
 
     fn step(&mut self) -> Result<Step, LinkError> {
-        let mut moved = 0;
-        self.cut_short = false;
         loop {
             match &mut self.state {
                 State::Header => {
@@ -119,16 +112,8 @@ impl TcpReceiver {
                         };
                         return Ok(Step::Body(landing.into_target()));
                     }
-                    if moved >= self.max_turn_bytes {
-                        self.cut_short = true;
-                        return Ok(Step::Nothing);
-                    }
-                    let before = landing.remaining();
                     if !self.land()? {
                         return Ok(Step::Nothing);
-                    }
-                    if let State::Body(landing) = &self.state {
-                        moved += before - landing.remaining();
                     }
                 }
                 State::Ended => return Err(LinkError::Closed),
@@ -204,10 +189,6 @@ impl Receiver for TcpReceiver {
                 Err(error)
             }
         }
-    }
-
-    fn is_cut_short(&self) -> bool {
-        self.cut_short
     }
 
     fn head(&self) -> &[u8] {

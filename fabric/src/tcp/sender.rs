@@ -24,28 +24,17 @@ pub(super) struct TcpSender {
     pub(super) ended: bool,
     pub(super) max_body_bytes: u64,
     pub(super) max_queued_bytes: u64,
-    pub(super) max_turn_bytes: u64,
-    pub(super) cut_short: bool,
 }
 
 impl TcpSender {
     /// Writes what the socket takes. Whether that was all.
     fn write(&mut self) -> Result<bool, LinkError> {
-        let mut moved = 0;
-        self.cut_short = false;
         while !self.queue.is_empty() {
-            if moved >= self.max_turn_bytes {
-                self.cut_short = true;
-                return Ok(false);
-            }
             let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
             let count = self.queue.gather(&mut pieces);
             let mut control = SendAncillaryBuffer::default();
             match sendmsg(&self.socket, &pieces[..count], &mut control, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Ok(written) => {
-                    self.queue.advance(written);
-                    moved += written as u64;
-                }
+                Ok(written) => self.queue.advance(written),
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => {}
                 Err(error) => {
@@ -83,10 +72,6 @@ impl Sender for TcpSender {
     fn flush(&mut self) -> Result<bool, LinkError> {
         self.alive()?;
         self.write()
-    }
-
-    fn is_cut_short(&self) -> bool {
-        self.cut_short
     }
 
     fn interests(&self) -> Interests<'_> {

@@ -39,7 +39,6 @@ pub(crate) struct Connection {
     pub(crate) is_dirty: bool,
     is_watched: bool,
     is_watched_for_room: bool,
-    /// Whether the last flush stopped because the turn was used up.
     is_turn_over: bool,
     peer: Peer,
     /// `None` once this direction has ended.
@@ -174,14 +173,9 @@ impl Connection {
         self.receiver.recv()
     }
 
-    /// Whether it would have received more, but for the limit of a turn.
-    pub(crate) fn is_cut_short(&self) -> bool {
-        self.receiver.is_cut_short()
-    }
-
-    /// Whether it would have sent more, but for the limit of a turn.
-    pub(crate) fn is_sending_cut_short(&self) -> bool {
-        self.is_turn_over || self.sender.as_ref().is_some_and(|sender| sender.is_cut_short())
+    /// Whether the last flush stopped only because others are to have their turn.
+    pub(crate) fn is_turn_over(&self) -> bool {
+        self.is_turn_over
     }
 
     /// Says where the waiting body goes.
@@ -226,8 +220,7 @@ impl Connection {
         let mut sent_bytes = 0;
         loop {
             if !sender.flush()? {
-                let since = if sender.is_cut_short() { None } else { self.stalled_since };
-                self.stalled_since = since.or(Some(now));
+                self.stalled_since = self.stalled_since.or(Some(now));
                 return Ok(false);
             }
             let Some(Message { head, body }) = self.waiting.pop_front() else {

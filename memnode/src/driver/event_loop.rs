@@ -523,11 +523,7 @@ impl EventLoop {
         }
         let (stage, local) = (connection.stage, connection.is_local());
         match connection.recv() {
-            Ok(Incoming::Empty) => {
-                // What was cut short has used up its turn.
-                *body_bytes = TURN_BYTES;
-                connection.is_cut_short()
-            }
+            Ok(Incoming::Empty) => false,
             Ok(Incoming::Body(target)) => {
                 if let Target::Memory(destination) = target {
                     let landing = destination.into_any().downcast::<Landing>().expect("all destinations are landings");
@@ -591,7 +587,7 @@ impl EventLoop {
                         connection.hang_up(&self.epoll);
                     }
                     let is_paused = connection.is_paused();
-                    if !done && connection.is_sending_cut_short() {
+                    if !done && connection.is_turn_over() {
                         self.soil(link);
                     } else if !done && let Err(error) = connection.watch_for_room(&self.epoll) {
                         tracing::warn!(link = link.0, "can't watch a link: {error}");
