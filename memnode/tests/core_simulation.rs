@@ -210,7 +210,7 @@ impl Simulation {
                 self.world.tick(ms);
                 self.close_links();
             }
-            _ if self.faults && clients > 0 => self.fault(),
+            97 if self.faults && clients > 0 => self.fault(),
             _ => self.world.settle(),
         }
     }
@@ -320,7 +320,7 @@ impl Simulation {
             return;
         }
         match random.below(20) {
-            0..=1 => client.lease(world, random),
+            0..=1 if client.slots.len() < 8 || random.one_in(10) => client.lease(world, random),
             2..=8 if !client.slots.is_empty() => {
                 self.makes += usize::from(client.make(world, random, known));
             }
@@ -329,7 +329,8 @@ impl Simulation {
             15..=17 => client.look(world, random, known),
             18 => client.grant(world, random, known),
             19 => client.give_back(world, random),
-            _ => client.lease(world, random),
+            _ if client.slots.is_empty() => client.lease(world, random),
+            _ => client.look(world, random, known),
         }
     }
 
@@ -386,6 +387,9 @@ impl Simulation {
             client.ask(&mut self.world, &Request::Bye, Pending::Other);
         }
         self.world.run();
+        // What was on its way to them is never taken.
+        let links: Vec<LinkId> = self.world.links.keys().copied().collect();
+        links.into_iter().for_each(|link| self.world.disconnect(link));
         self.world.settle();
         let stats = self.world.stats();
         assert_eq!(stats.objects.get(), 0, "objects outlived all");
@@ -541,7 +545,9 @@ impl Client {
     }
 
     fn lease(&mut self, world: &mut World, random: &mut Random) {
-        let pages = if self.local && random.one_in(2) { 1 + random.below(40) as u32 } else { 0 };
+        let free: u32 = self.arena.values().map(|(buddy, _)| buddy.free_pages()).sum();
+        let wants = self.local && (free < 8 || random.one_in(8));
+        let pages = if wants { 1 + random.below(30) as u32 } else { 0 };
         let slots = random.below(12) as u32;
         let wait_ms = if random.one_in(2) { 0 } else { random.below(1500) as u32 };
         self.order(world, &Request::Lease { pages, slots, wait_ms }, Vec::new(), Pending::Lease);

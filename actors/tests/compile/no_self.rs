@@ -1,0 +1,17 @@
+use dmrpc_actors::actor;
+
+struct Maker;
+
+#[actor]
+impl Maker {
+    #[message]
+    fn make() {}
+
+    #[message]
+    fn take(self) {}
+
+    #[message]
+    fn generic<T>(&mut self, t: T) {}
+}
+
+fn main() {}
