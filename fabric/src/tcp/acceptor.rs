@@ -43,7 +43,8 @@ impl Acceptor {
         listener.set_nonblocking(true).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
-        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN).map_err(|error| failed(error.into()))?;
+        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)
+            .map_err(|error| failed(error.into()))?;
         Ok(Self { listener, host: host.to_owned(), port, epoll, setups: BTreeMap::new(), next: LISTENER + 1 })
     }
 
@@ -106,7 +107,8 @@ impl Acceptor {
         match greeting {
             Ok(Some(body_limit)) => {
                 // Out of this set: the socket lives on.
-                epoll::delete(&self.epoll, &setup.socket).map_err(|error| LinkError::io("letting go of a socket", error))?;
+                epoll::delete(&self.epoll, &setup.socket)
+                    .map_err(|error| LinkError::io("letting go of a socket", error))?;
                 assemble(setup.socket, setup.peer, body_limit, options).map(Some)
             }
             // Somebody knocked and went.
