@@ -37,7 +37,7 @@ fn main() {
     }
     println!("{:<58} {:>12}", "between two processes", "median");
     let us = |name: &str, seconds: Vec<f64>, count: usize| {
-        println!("{name:<58} {:>9.2} us", median(seconds) / count as f64 * 1e6)
+        println!("{name:<58} {:>9.2} us", median(seconds) / count as f64 * 1e6);
     };
 
     let (mut bare, mut shm, mut spin, mut tcp, mut socket) = (vec![], vec![], vec![], vec![], vec![]);
@@ -65,7 +65,7 @@ fn main() {
         tcp.push(link_flood("tcp", BODIES, BODY_BYTES));
     }
     let rate = |name: &str, seconds: Vec<f64>| {
-        println!("{name:<58} {:>9.2} M/s", SMALL_MESSAGES as f64 / median(seconds) / 1e6)
+        println!("{name:<58} {:>9.2} M/s", SMALL_MESSAGES as f64 / median(seconds) / 1e6);
     };
     rate("one way, shm link, 64 B heads, gathered", small);
     rate("one way, tcp link, 64 B heads, gathered", small_tcp);

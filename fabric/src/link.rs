@@ -86,7 +86,8 @@ pub trait Sender: Send {
     ///
     /// # Errors
     ///
-    /// [`TrySendError::Full`] gives the body back: flush, wait for [`interests`](Sender::interests) and try again.
+    /// [`TrySendError::Full`] gives the body back: flush, wait for [`interests`](Sender::interests) if that says `false`, and
+    /// try again.
     /// [`TrySendError::Link`] if the link has ended or the message is over a limit of the link.
     fn try_send(&mut self, head: &[u8], body: Body) -> Result<(), TrySendError>;
 
@@ -97,8 +98,8 @@ pub trait Sender: Send {
     /// [`LinkError`] if the link has ended.
     fn flush(&mut self) -> Result<bool, LinkError>;
 
-    /// What to wait on when `flush` said `false`; a `flush` that said so has asked for the wake-up. The same descriptors for
-    /// the life of the link, and none of them is also the receiver's, so that both halves fit into one epoll set.
+    /// What to wait on when `flush` said `false`, and then only: a socket can nearly always be written. A `flush` that said
+    /// so has asked for the wake-up. The same descriptors for the life of the link, and none of them is also the receiver's, so that both halves fit into one epoll set.
     fn interests(&self) -> Interests<'_>;
 
     /// Passes a descriptor, under a number that messages sent from now on may refer to.

@@ -67,8 +67,7 @@ fn the_other_process() {
         say_ready(&listener.address().to_string());
         listener.accept(soon()).unwrap()
     } else {
-        let link = connect(&url.parse().unwrap(), &options(), soon()).unwrap();
-        link
+        connect(&url.parse().unwrap(), &options(), soon()).unwrap()
     };
     if role.ends_with("talks") {
         // Four messages and a part of one.

@@ -143,6 +143,8 @@ impl Kit {
             passed: Default::default(),
             max_body_bytes: options.max_body_bytes,
             max_queued_bytes: options.max_queued_bytes,
+            turn_bytes: options.turn_bytes.max(1),
+            yielded: false,
         };
         let receiver = ShmReceiver {
             consumer,
@@ -153,6 +155,8 @@ impl Kit {
             channel,
             kept: Vec::new(),
             max_body_bytes: options.max_body_bytes,
+            turn_bytes: options.turn_bytes.max(1),
+            yielded: false,
             state: State::Header,
             head: Vec::new(),
             head_len: 0,

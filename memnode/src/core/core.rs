@@ -282,6 +282,7 @@ impl Core {
             askers: 0,
             waiting_leases: 0,
             transfers: 0,
+            asked_at: None,
             freed_extents: Vec::new(),
             freed_slots: Vec::new(),
             to_be_told: false,

@@ -19,6 +19,9 @@ const MAX_LEASE_WAIT_MS: u32 = 60_000;
 /// The most leases of one session that wait. Further ones are refused.
 const MAX_WAITING_LEASES: usize = 16;
 
+/// A session is asked to give something back at most once in so long, in milliseconds.
+const RECLAIM_INTERVAL_MS: u64 = 100;
+
 /// The least that is made for a session that writes, in bytes; more each time, up to the limits.
 const MIN_GROWTH_BYTES: u64 = 1 << 20;
 
@@ -318,6 +321,10 @@ impl Core {
         for owner in owners {
             let Some(session) = self.sessions.live_mut(owner) else { continue };
             let Some(link) = session.link else { continue };
+            if session.asked_at.is_some_and(|asked| self.now < asked.saturating_add(RECLAIM_INTERVAL_MS)) {
+                continue;
+            }
+            session.asked_at = Some(self.now);
             let applied = session.applied;
             let notice = Reply::Notice(Notice::Reclaim { pages });
             out.send(link, |bytes| notice.encode(Status::Ok, 0, applied, bytes));

@@ -82,6 +82,8 @@ pub(crate) struct Session {
     pub(crate) waiting_leases: usize,
     /// Reads and writes whose bytes are on the way.
     pub(crate) transfers: usize,
+    /// When it was last asked to give back what it does not use.
+    pub(crate) asked_at: Option<Now>,
     pub(crate) freed_extents: Vec<Extent>,
     pub(crate) freed_slots: Vec<SlotLease>,
     /// Whether the session stands in the list of those that have something freed to be told of.

@@ -33,8 +33,8 @@ use std::time::{Duration, Instant};
 
 /// Messages that one link may have handled in a turn.
 const TURN_MESSAGES: usize = 64;
-/// Bytes of bodies that one link may have received in a turn before others come first.
-const TURN_BODY_BYTES: u64 = 4 << 20;
+/// Bytes of bodies that one link may have received, and as many sent, in a turn before others come first.
+pub(super) const TURN_BYTES: u64 = 1 << 20;
 /// How often the core is told that time goes by, in milliseconds.
 const TICK_MS: Now = 50;
 /// Links accepted in a turn, of each listener.
@@ -494,7 +494,7 @@ impl EventLoop {
         // It stays marked as ready meanwhile, so that nobody puts it into the queue.
         for _ in 0..TURN_MESSAGES {
             more = self.serve_one(link, &mut body_bytes);
-            if !more || body_bytes >= TURN_BODY_BYTES {
+            if !more || body_bytes >= TURN_BYTES {
                 break;
             }
         }
@@ -581,23 +581,27 @@ impl EventLoop {
         for link in dirty.drain(..) {
             let Some(connection) = find(&mut self.connections, link) else { continue };
             connection.is_dirty = false;
-            let paused = !connection.may_receive();
             match connection.flush(self.now) {
                 Ok(done) => {
                     if done && matches!(connection.stage, Stage::Closing { .. }) {
                         connection.hang_up(&self.epoll);
                     }
-                    if !done && let Err(error) = connection.watch_for_room(&self.epoll) {
+                    let is_paused = connection.is_paused();
+                    if !done && connection.is_turn_over() {
+                        self.soil(link);
+                    } else if !done && let Err(error) = connection.watch_for_room(&self.epoll) {
                         tracing::warn!(link = link.0, "can't watch a link: {error}");
                         self.remove(link);
-                    } else if paused && connection.may_receive() {
+                    }
+                    if is_paused {
                         self.resume(link);
                     }
                 }
                 Err(error) => self.cut_off(link, &error.into()),
             }
         }
-        // Nothing was added: flushing tells the core nothing.
+        // What was cut short in the meantime comes first in the next turn.
+        dirty.append(&mut self.dirty);
         self.dirty = dirty;
         self.hear_told();
     }

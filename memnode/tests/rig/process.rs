@@ -35,12 +35,14 @@ impl NodeProcess {
         command
     }
 
-    /// Starts one that listens at a Unix socket and at a free port, with these arguments too.
+    /// Starts one that listens at a Unix socket and at a free port, with these arguments too. Of ordinary pages, if they don't
+    /// say otherwise: segments of huge ones are larger than asked for.
     pub(crate) fn start(args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = format!("unix://{}/node", folder.path().display());
         let mut child = Self::program()
             .args(["--listen", &socket, "--listen", "tcp://127.0.0.1:0"])
+            .args(if args.contains(&"--hugepages") { &[][..] } else { &["--hugepages", "never"] })
             .args(args)
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(folder.path().join("log")).expect("a file in a folder of ours"))
