@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::context::Origin;
+use crate::deadlines::Deadlines;
 
 /// The most messages that an actor takes from its mailbox at a time. `examples/throughput.rs` shows no gain beyond.
 const BATCH: usize = 64;
@@ -141,7 +142,7 @@ pub(crate) struct Mailbox<M> {
     batch: usize,
     when_full: WhenFull,
     pub(crate) ask_timeout: Duration,
-    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) deadlines: Arc<Deadlines>,
     /// The actor's number in its system.
     pub(crate) id: u32,
 }
@@ -151,7 +152,7 @@ impl<M: Mail> Mailbox<M> {
         options: &MailboxOptions,
         id: u32,
         ask_timeout: Duration,
-        runtime: tokio::runtime::Handle,
+        deadlines: Arc<Deadlines>,
     ) -> Arc<Self> {
         let capacity = options.capacity.max(1);
         Arc::new(Self {
@@ -174,7 +175,7 @@ impl<M: Mail> Mailbox<M> {
             batch: (capacity / 8).clamp(1, BATCH),
             when_full: options.when_full,
             ask_timeout,
-            runtime,
+            deadlines,
             id,
         })
     }

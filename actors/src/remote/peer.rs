@@ -12,7 +12,7 @@ use crate::ActorError;
 use crate::system::WeakSystem;
 use bytes::Bytes;
 use dmrpc_fabric::link::{Body, MAX_HEAD_BYTES};
-use dmrpc_objstore::{Borrows, Loans};
+use dmrpc_objstore::{Borrows, Loans, Store};
 use parking_lot::Mutex;
 use slab::Slab;
 use std::cell::RefCell;
@@ -115,12 +115,14 @@ thread_local! {
 }
 
 impl Peer {
-    pub(crate) fn new(address: Arc<str>, limits: Limits, system: WeakSystem) -> Arc<Self> {
+    /// `store`: whose refs of its node are to be, where this process has several.
+    pub(crate) fn new(address: Arc<str>, limits: Limits, system: WeakSystem, store: Option<&Store>) -> Arc<Self> {
         let work = Arc::new(Notify::new());
         let returns = Arc::clone(&work);
+        let wake = move || returns.notify_one();
         Arc::new(Self {
             loans: Loans::new(limits.grace),
-            borrows: Borrows::new(move || returns.notify_one()),
+            borrows: store.map_or_else(|| Borrows::new(wake.clone()), |store| Borrows::of(store, wake.clone())),
             address,
             limits,
             outbox: Mutex::default(),
