@@ -14,7 +14,7 @@ use dmrpc_pages::{Extent, PageSize};
 use dmrpc_wire::{NodeId, ObjectId, Request, Welcome};
 use parking_lot::Mutex;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -62,7 +62,7 @@ impl Client {
             node: welcome.node,
             page_size,
             max_object_bytes: welcome.max_object_bytes.min(usize::MAX as u64 / 2),
-            arena: Arena::new(welcome.node, page_size.shift(), welcome.quota_pages),
+            arena: Arena::new(welcome.node, session.local, page_size.shift(), welcome.quota_pages),
             segments: Segments::default(),
             known: DashMap::new(),
             cache: Cache::new(options.cache_bytes),
@@ -168,9 +168,7 @@ impl Client {
 
     /// Asks for the first memory, so that it is there when it is wanted.
     pub(crate) fn prefetch(&self) {
-        if self.local
-            && let Shortage::Ask { pages, slots } = self.arena.shortage(1)
-        {
+        if let Shortage::Ask { pages, slots } = self.arena.shortage(1) {
             let _ = self.lease(pages, slots);
         }
     }

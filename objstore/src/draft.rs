@@ -5,6 +5,7 @@ use crate::buffer::Buffer;
 use crate::client::Client;
 use crate::layout::{Layout, Piece};
 use crate::object::{Making, Object};
+use crate::segment::Segment;
 use crate::session::Undo;
 use crate::{AnyRef, Codec, INLINE_BYTES, ObjectRef, StoreError, Subject};
 use bytes::Bytes;
@@ -83,7 +84,22 @@ impl NewPages {
         let client = self.client.clone();
         // The object has the pages from here on.
         self.allocation = None;
-        Object::unpublished(&client, id, len, Making { base: None, patches }, layout)
+        Ok(Object::unpublished(&client, id, len, Making { base: None, patches }, layout))
+    }
+}
+
+impl NewPages {
+    /// The pages; the slot goes back.
+    pub(crate) fn into_pieces(mut self) -> SmallVec<[(Extent, Arc<Segment>); 1]> {
+        let Allocation { id, pieces } = self.allocation.take().expect("taken only when it is used up");
+        self.client.arena.give_back(std::iter::empty(), &[SlotLease::new(id.slot(), id.generation())]);
+        pieces
+    }
+
+    /// The slot, for an object that is made of other pages.
+    pub(crate) fn into_derived(mut self, len: u64, making: Making, layout: Layout) -> Arc<Object> {
+        let id = self.allocation.take().expect("taken only when it is used up").id;
+        Object::unpublished(&self.client.clone(), id, len, making, layout)
     }
 }
 

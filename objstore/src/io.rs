@@ -361,7 +361,7 @@ impl Io {
     fn answer(&mut self, reply: Owned) -> Result<Answer, StoreError> {
         Ok(match reply {
             Owned::Done => Answer::Done,
-            Owned::Held(statuses) => Answer::Held(statuses),
+            Owned::Held(_) => Answer::Held,
             Owned::Resolved { size, extents } => Answer::Resolved { size, extents },
             Owned::Stats(stats) => Answer::Stats(stats),
             Owned::Segment(info) => {

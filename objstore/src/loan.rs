@@ -103,21 +103,32 @@ impl Loans {
         self.len() == 0
     }
 
-    /// The link is gone. What is lent is kept for the grace period, then let go.
+    /// The link is gone. What is lent is kept for the grace period, then let go. So it is when the last clone is dropped.
     pub fn close(&self) {
         let lent = self.shared.book.lock().close();
-        let until = Instant::now() + self.shared.grace;
-        let mut by_client: Vec<(Arc<Client>, Vec<AnyRef>)> = Vec::new();
-        for reference in lent {
-            let Target::Stored(object) = &reference.target else { continue };
-            match by_client.iter_mut().find(|(client, _)| Arc::ptr_eq(client, &object.client)) {
-                Some((_, same)) => same.push(reference),
-                None => by_client.push((object.client.clone(), vec![reference])),
-            }
+        linger(lent, self.shared.grace);
+    }
+}
+
+impl Drop for LoansShared {
+    fn drop(&mut self) {
+        linger(self.book.get_mut().close(), self.grace);
+    }
+}
+
+/// Has the stores keep references for a while.
+fn linger(lent: Vec<AnyRef>, grace: Duration) {
+    let until = Instant::now() + grace;
+    let mut by_client: Vec<(Arc<Client>, Vec<AnyRef>)> = Vec::new();
+    for reference in lent {
+        let Target::Stored(object) = &reference.target else { continue };
+        match by_client.iter_mut().find(|(client, _)| Arc::ptr_eq(client, &object.client)) {
+            Some((_, same)) => same.push(reference),
+            None => by_client.push((object.client.clone(), vec![reference])),
         }
-        for (client, references) in by_client {
-            client.linger(until, references);
-        }
+    }
+    for (client, references) in by_client {
+        client.linger(until, references);
     }
 }
 

@@ -55,14 +55,14 @@ impl Object {
         size: u64,
         making: Making,
         layout: Layout,
-    ) -> Result<Arc<Self>, StoreError> {
+    ) -> Arc<Self> {
         if let Some(base) = &making.base
             && base.is_derived_and_unpublished()
         {
-            // So that a chain of edits does not keep all that was ever in it.
-            base.publish()?;
+            // So that a chain of edits does not keep all that was ever in it. If it can't be now, it will be with this one.
+            let _ = base.publish();
         }
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             client: client.clone(),
             id,
             size,
@@ -72,7 +72,7 @@ impl Object {
             hint: (0, SmallVec::new()),
             near: OnceLock::from(layout),
             whole: OnceLock::new(),
-        }))
+        })
     }
 
     /// An object that this session has a hold on.

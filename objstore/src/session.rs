@@ -35,7 +35,7 @@ const TAG: u64 = 1 << 63;
 /// What a request was answered.
 pub(crate) enum Answer {
     Done,
-    Held(Vec<Status>),
+    Held,
     Resolved { size: u64, extents: Vec<Extent> },
     Stats(Box<Stats>),
     Segment(SegmentInfo, OwnedFd),
@@ -261,6 +261,7 @@ impl Held<'_> {
             return Err(self.session.unreachable("too much is waiting to be sent to it"));
         }
         let op = request.op();
+        if self.session.local {}
         let number = if op.is_sequenced() {
             state.sequence += 1;
             state.sequence

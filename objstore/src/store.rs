@@ -180,16 +180,7 @@ impl Store {
     ///
     /// As there.
     pub async fn put_any(&self, bytes: &[u8], codec: Codec) -> Result<AnyRef, StoreError> {
-        if bytes.len() <= INLINE_BYTES {
-            return Ok(AnyRef::inline(bytes, codec));
-        }
-        draft::check_len(&self.client, bytes.len() as u64)?;
-        let object = if self.client.local {
-            draft::put_pages(&self.client, bytes).await?
-        } else {
-            draft::put_buffer(&self.client, Arc::new(Buffer::copy_of(bytes))).await?
-        };
-        Ok(AnyRef::stored(object, codec))
+        put_any(&self.client, bytes, codec).await
     }
 
     /// As [`put`](Store::put). To a node on another host `bytes` are sent without a copy.
@@ -317,6 +308,19 @@ impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Store({} at {})", self.client.node.0, self.client.session.url)
     }
+}
+
+pub(crate) async fn put_any(client: &Arc<Client>, bytes: &[u8], codec: Codec) -> Result<AnyRef, StoreError> {
+    if bytes.len() <= INLINE_BYTES {
+        return Ok(AnyRef::inline(bytes, codec));
+    }
+    draft::check_len(client, bytes.len() as u64)?;
+    let object = if client.local {
+        draft::put_pages(client, bytes).await?
+    } else {
+        draft::put_buffer(client, Arc::new(Buffer::copy_of(bytes))).await?
+    };
+    Ok(AnyRef::stored(object, codec))
 }
 
 /// Where a node within this process listens.

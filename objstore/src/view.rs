@@ -127,11 +127,7 @@ impl<T: ?Sized> View<T> {
     }
 
     /// A picture of the same bytes that can be written in place, and that nobody else sees.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Io`] if the kernel refuses the mapping.
-    pub fn into_private(self) -> Result<PrivateView<T>, StoreError> {
+    pub fn into_private(self) -> PrivateView<T> {
         PrivateView::open(self)
     }
 }

@@ -1,37 +1,14 @@
 //! A store on the memory node's host, against a node in this process.
 
-use dmrpc_memnode::NodeConfig;
-use dmrpc_objstore::{Borrows, EmbeddedOptions, Loans, ObjectRef, Stats, Store, StoreOptions, block_on};
-use std::time::{Duration, Instant};
+mod rig;
 
-fn embedded(pool_bytes: u64) -> Store {
-    let mut options = EmbeddedOptions::default();
-    options.node = NodeConfig { pool_bytes, ..NodeConfig::default() };
-    block_on(Store::embedded_with(options)).expect("a node starts")
-}
-
-fn pattern(len: usize, seed: u8) -> Vec<u8> {
-    (0..len).map(|i| (i as u8).wrapping_mul(31).wrapping_add((i >> 8) as u8).wrapping_add(seed)).collect()
-}
-
-/// Waits until the node's figures are as wanted.
-#[track_caller]
-fn wait_for(store: &Store, what: &str, wanted: impl Fn(&Stats) -> bool) {
-    let until = Instant::now() + Duration::from_secs(20);
-    loop {
-        block_on(store.flush()).expect("the node is there");
-        let stats = block_on(store.stats()).expect("the node is there");
-        if wanted(&stats) {
-            return;
-        }
-        assert!(Instant::now() < until, "{what}: {stats:?}");
-        std::thread::yield_now();
-    }
-}
+use dmrpc_objstore::{Borrows, Loans, ObjectRef, Store, StoreOptions, block_on};
+use rig::{node, pattern, pool, wait_for};
+use std::time::Duration;
 
 #[test]
 fn what_is_put_can_be_got() {
-    let store = embedded(64 << 20);
+    let store = node(pool(64 << 20));
     for len in [0, 1, 2048, 2049, 4096, 4097, 32 << 10, (1 << 20) + 5] {
         let bytes = pattern(len, 1);
         let object = block_on(store.put(&bytes)).expect("there is room");
@@ -47,7 +24,7 @@ fn what_is_put_can_be_got() {
 
 #[test]
 fn a_loan_is_read_without_a_hold_and_comes_back() {
-    let owner = embedded(64 << 20);
+    let owner = node(pool(64 << 20));
     let other = block_on(Store::connect(owner.url())).unwrap();
     let bytes = pattern(100_000, 2);
     let object = block_on(owner.put(&bytes)).unwrap();
@@ -90,7 +67,7 @@ fn a_loan_is_read_without_a_hold_and_comes_back() {
 
 #[test]
 fn pages_of_dropped_objects_are_used_again() {
-    let store = embedded(16 << 20);
+    let store = node(pool(16 << 20));
     let loans = Loans::new(Duration::ZERO);
     for round in 0..200u32 {
         let bytes = pattern(1 << 20, round as u8);
@@ -107,7 +84,7 @@ fn pages_of_dropped_objects_are_used_again() {
 
 #[test]
 fn a_grant_outlives_its_maker() {
-    let owner = embedded(64 << 20);
+    let owner = node(pool(64 << 20));
     let url = owner.url().to_owned();
     let bytes = pattern(50_000, 3);
     let maker = block_on(Store::connect(&url)).unwrap();
