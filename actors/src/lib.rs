@@ -60,6 +60,9 @@ pub use error::ActorError;
 pub use exit::Exit;
 pub use mailbox::{Mail, MailboxOptions, WhenFull};
 pub use recipient::Recipient;
+/// For `Bytes` within a struct that is an argument or an answer: with `#[serde(with = "dmrpc_actors::attached")]` long ones travel
+/// without being copied, as those that are arguments themselves do.
+pub use remote::attach::bytes_argument as attached;
 pub use remote::codec::{Arguments, Codec, Method, Output};
 pub use remote::peer::Peer;
 pub use reply::Reply;

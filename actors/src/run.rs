@@ -10,6 +10,9 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use tokio::time::Instant;
 
+/// Messages that an actor handles without ever sleeping before other tasks have their turn.
+const IN_A_ROW: u32 = 128;
+
 /// The actor's end of its mailbox. Dropped in the middle, it answers everything that was waiting.
 struct Inbox<A: Actor> {
     mailbox: Arc<Mailbox<A::Message>>,
@@ -71,11 +74,24 @@ async fn live<A: Actor>(actor: &mut A, inbox: &mut Inbox<A>, context: &mut Conte
     if let Err(text) = CatchPanic::new(std::pin::pin!(actor.started(context))).await {
         return Exit::Crashed(text);
     }
+    let mut in_a_row = 0;
     loop {
         if context.stopping {
             return Exit::Stopped;
         }
-        match std::future::poll_fn(|cx| inbox.mailbox.poll_next(&mut inbox.batch, cx.waker())).await {
+        // A mailbox that never runs empty must not keep the thread from others.
+        if in_a_row >= IN_A_ROW {
+            in_a_row = 0;
+            tokio::task::yield_now().await;
+        }
+        let next = std::future::poll_fn(|cx| {
+            let polled = inbox.mailbox.poll_next(&mut inbox.batch, cx.waker());
+            if polled.is_pending() {
+                in_a_row = 0;
+            }
+            polled
+        });
+        match next.await {
             Next::End(exit) => return exit,
             Next::Control(control) => {
                 obey::<A>(control, context);
@@ -84,6 +100,7 @@ async fn live<A: Actor>(actor: &mut A, inbox: &mut Inbox<A>, context: &mut Conte
             Next::Batch => {}
         }
         while let Some(envelope) = inbox.batch.pop_front() {
+            in_a_row += 1;
             if envelope.mail.is_abandoned() {
                 envelope.mail.fail(ActorError::Cancelled);
                 continue;
@@ -110,8 +127,6 @@ async fn live<A: Actor>(actor: &mut A, inbox: &mut Inbox<A>, context: &mut Conte
                 return Exit::Stopped;
             }
         }
-        // A mailbox that never runs empty must not keep the thread from others.
-        tokio::task::yield_now().await;
     }
 }
 

@@ -11,24 +11,33 @@
 //! 4. The end of a peer is seen by both halves within the transport's own limits, also if it died without a word.
 //! 5. This crate knows nothing of objects.
 
+// Under loom only the ring and what it needs is there: the runtime and the kernel are not modelled.
 #[cfg(not(loom))]
 pub mod address;
 #[cfg(not(loom))]
 pub mod asynchronous;
 #[cfg(not(loom))]
 pub mod blocking;
+#[cfg(not(loom))]
 pub mod buffer;
+#[cfg(not(loom))]
 mod dice;
+#[cfg(not(loom))]
+pub mod fake;
+#[cfg(not(loom))]
 mod frame;
 #[cfg(not(loom))]
 pub mod inproc;
+#[cfg(not(loom))]
 mod landing;
 pub mod link;
 #[cfg(not(loom))]
 pub mod listen;
 #[cfg(not(loom))]
 pub mod memory;
+#[cfg(not(loom))]
 mod options;
+#[cfg(not(loom))]
 mod queue;
 mod shm;
 mod sync;
@@ -37,4 +46,5 @@ mod tcp;
 #[cfg(not(loom))]
 mod wait;
 
+#[cfg(not(loom))]
 pub use options::{Allow, LinkOptions};

@@ -119,8 +119,8 @@ impl Reader<'_> {
                 body.slice(start..at)
             })
             .collect();
-        if !table.is_empty() {
-            self.meet_nodes(table).await;
+        if !table.is_empty() || frame.refs > 0 {
+            self.meet_nodes(table, frame.refs).await?;
         }
         self.take(&frame, payload, table, &attachments)
     }
@@ -220,11 +220,12 @@ impl Reader<'_> {
             .unwrap_or_else(|_| Err(ActorError::malformed("decoding the arguments panicked")))
     }
 
-    /// Connects to memory nodes of refs that came, if the peer has told where they are and this process is not connected.
-    async fn meet_nodes(&mut self, table: &[u8]) {
+    /// Reads through the references that came, `refs` of them. Connects to their memory nodes, if the peer has told where they are and
+    /// this process is not connected.
+    async fn meet_nodes(&mut self, table: &[u8], refs: u16) -> Result<(), BadHead> {
         let mut rest = table;
-        // A malformed table is refused where it is read.
-        while let Ok((reference, after)) = WireRef::decode(rest) {
+        for _ in 0..refs {
+            let (reference, after) = WireRef::decode(rest).map_err(|malformed| BadHead(malformed.0))?;
             rest = after;
             let node = reference.id.node();
             if matches!(reference.bytes, Inlined::Bytes(_)) || self.known == Some(node) {
@@ -235,6 +236,7 @@ impl Reader<'_> {
             }
             self.known = Some(node);
         }
+        if rest.is_empty() { Ok(()) } else { Err(BadHead("more references than it says")) }
     }
 
     async fn meet(&self, node: NodeId) {

@@ -1,6 +1,6 @@
 //! The half of a shared-memory link that receives.
 
-use super::Lifeline;
+use super::lifeline::Lifeline;
 use super::bell::Bell;
 use super::ring::Consumer;
 use crate::frame::{Frame, HEADER_BYTES};
@@ -142,9 +142,12 @@ impl ShmReceiver {
             }
             self.data.still();
         }
+        let released = self.consumer.release();
         self.consumer.prepare_wait();
         self.waiting = true;
-        self.give_back();
+        if released && self.consumer.producer_wants_bell_behind_fence() {
+            self.space.ring();
+        }
         // Acquire pairs with the Release of a sender that is dropped: after its end no tail is newer than what we see.
         let ended =
             self.lifeline.is_dead() || self.consumer.indices().rare.0.producer_ended.load(Ordering::Acquire) != 0;

@@ -3,7 +3,8 @@
 
 use super::bell::Bell;
 use super::ring::Producer;
-use super::{Lifeline, MAX_DESCRIPTORS_UNDER_WAY};
+use super::MAX_DESCRIPTORS_UNDER_WAY;
+use super::lifeline::Lifeline;
 use crate::frame::{Frame, HEADER_BYTES};
 use crate::link::{Body, Interest, Interests, LinkError, MAX_HEAD_BYTES, Sender, TrySendError};
 use crate::queue::{Front, Queue, message_bytes};

@@ -210,6 +210,7 @@ impl Drop for TcpReceiver {
         // With its sending side closed too the kernel answers what still comes with a reset, which ends the peer's sender;
         // but only once there is room for it to come.
         let _ = self.socket.shutdown(Shutdown::Both);
-        while matches!(recv(&self.socket, &mut self.buffer[..], RecvFlags::DONTWAIT), Ok((_, 1..)) | Err(Errno::INTR)) {}
+        while matches!(recv(&self.socket, &mut self.buffer[..], RecvFlags::DONTWAIT), Ok((_, 1..)) | Err(Errno::INTR)) {
+        }
     }
 }

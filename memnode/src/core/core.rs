@@ -461,8 +461,10 @@ impl Core {
         let (segments, slots) = (std::mem::take(&mut session.segments), std::mem::take(&mut session.slots));
         if let Some(blocked) = blocked {
             self.waiters.remove(blocked.wait, Waiter::Stream(key));
-            // Its link is closed, but may still have a body to be rid of.
-            discard(blocked.request.body, out);
+            if ending != Ending::Gone {
+                // Its link is closed, but still has a body to be rid of.
+                discard(blocked.request.body, out);
+            }
         }
         self.memory.forget(key);
         self.drop_askers(key);

@@ -6,7 +6,8 @@
 
 use super::core::Core;
 use super::event::{Access, Action, Actions, Now};
-use super::segments::Stage;
+use super::requests::Stop;
+use super::segments::{Segment, Stage};
 use super::sessions::SessionKey;
 use super::waiting::{Wait, Waiter};
 use dmrpc_wire::{Leased, Notice, Reply, RequestHead, SegmentInfo, SlotLease, Status};
@@ -226,7 +227,7 @@ impl Core {
             self.lease_failed(&lease, Status::QuotaExceeded, out);
             return true;
         }
-        if !self.make_room(pages, out) {
+        if !self.make_room(lease.session, pages, out) {
             return false;
         }
         self.sessions.get_mut(lease.session).waiting_leases -= 1;
@@ -252,19 +253,20 @@ impl Core {
         let had = u64::from(session.committed_pages).clamp(MIN_GROWTH_BYTES >> shift, MAX_GROWTH_BYTES >> shift);
         let growth = self.rounded(had.max(1) as u32).filter(|&g| g <= quota && g <= self.segments.room() / 4);
         let wanted = growth.map_or(missing, |growth| growth.max(missing));
-        if !self.make_room(wanted, out) {
+        if !self.make_room(key, wanted, out) {
             return false;
         }
         self.make_segment(wanted, Access::Node, Purpose::Write(key), out)
     }
 
-    /// Gives idle segments up until there is room for `pages`; none if that is not enough.
-    fn make_room(&mut self, pages: u32, out: &mut Actions) -> bool {
+    /// Gives idle segments up until there is room for `pages` for this session; none if that is not enough, and none of the
+    /// session's own: it counts on those.
+    fn make_room(&mut self, asker: SessionKey, pages: u32, out: &mut Actions) -> bool {
         if pages <= self.segments.room() {
             return true;
         }
         let missing = u64::from(pages - self.segments.room());
-        let idle = |(_, segment): &(u32, &super::segments::Segment)| segment.is_idle();
+        let idle = |(_, s): &(u32, &Segment)| s.is_idle() && s.owner != Some(asker);
         let mut given_up = Vec::new();
         let mut found = 0;
         // Those without an owner first.
@@ -324,7 +326,7 @@ impl Core {
 
     /// Makes sure that `pages` pages can be allocated for a write of this session, taking over segments of sessions that
     /// ended. If more have to be made it has to wait.
-    pub(super) fn provide(&mut self, key: SessionKey, pages: u32) -> Result<(), super::requests::Stop> {
+    pub(super) fn provide(&mut self, key: SessionKey, pages: u32) -> Result<(), Stop> {
         let session = self.sessions.get_mut(key);
         let mut has = self.segments.allocatable(&session.segments);
         if has < u64::from(pages) {
@@ -356,6 +358,6 @@ impl Core {
         if missing.is_some_and(|missing| missing > self.config.pool_pages) {
             return Err(Status::OutOfMemory.into());
         }
-        Err(super::requests::Stop::Wait(Wait::Memory(pages)))
+        Err(Stop::Wait(Wait::Memory(pages)))
     }
 }

@@ -629,6 +629,7 @@ impl EventLoop {
             // Listeners give up those who take too long to set a link up, when they are looked at.
             self.accept(index);
         }
+        self.maker.refill();
         self.step(Event::Tick);
     }
 
