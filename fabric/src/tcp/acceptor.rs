@@ -5,10 +5,10 @@ use super::{Greeting, assemble, greet};
 use crate::address::Address;
 use crate::link::{Link, LinkError};
 use crate::options::LinkOptions;
-use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
@@ -28,7 +28,6 @@ pub(crate) struct Acceptor {
     /// Those who have not said all of their hello, oldest first.
     setups: BTreeMap<u64, Setup>,
     next: u64,
-    events: Vec<epoll::Event>,
 }
 
 struct Setup {
@@ -47,26 +46,25 @@ impl Acceptor {
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)
             .map_err(|error| failed(error.into()))?;
-        let events = Vec::with_capacity(EVENTS);
-        Ok(Self { listener, host: host.to_owned(), port, epoll, setups: BTreeMap::new(), next: LISTENER + 1, events })
+        Ok(Self { listener, host: host.to_owned(), port, epoll, setups: BTreeMap::new(), next: LISTENER + 1 })
     }
 
     pub(crate) fn try_accept(&mut self, options: &LinkOptions) -> Result<Option<Link>, LinkError> {
         loop {
-            self.events.clear();
+            let mut events = [MaybeUninit::<epoll::Event>::uninit(); EVENTS];
             let zero = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-            match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&zero)) {
-                Ok(0) => {
+            let ready = match epoll::wait(&self.epoll, &mut events[..], Some(&zero)) {
+                Ok(([], _)) => {
                     self.expire(options);
                     return Ok(None);
                 }
-                Ok(_) => {}
+                Ok((events, _)) => events,
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(LinkError::io("waiting for those who connect", error)),
-            }
+            };
             // The set is level-triggered: what is not looked at now comes again.
-            for index in 0..self.events.len() {
-                let token = self.events[index].data.u64();
+            for event in ready.iter() {
+                let token = event.data.u64();
                 if token == LISTENER {
                     self.welcome(options)?;
                 } else if let Some(link) = self.hear(token, options)? {
