@@ -19,10 +19,10 @@
 
 use super::area::Area;
 use super::bell::Bell;
+use super::lifeline::Lifeline;
 use super::receiver::{ShmReceiver, State};
 use super::ring::{Consumer, Indices, Producer};
 use super::sender::ShmSender;
-use super::lifeline::Lifeline;
 use crate::link::{Interest, Link, LinkError, Peer};
 use crate::options::LinkOptions;
 use crate::queue::Queue;
@@ -143,6 +143,8 @@ impl Kit {
             passed: Default::default(),
             max_body_bytes: options.max_body_bytes,
             max_queued_bytes: options.max_queued_bytes,
+            turn_bytes: options.turn_bytes.max(1),
+            yielded: false,
         };
         let receiver = ShmReceiver {
             consumer,
@@ -153,6 +155,9 @@ impl Kit {
             channel,
             kept: Vec::new(),
             max_body_bytes: options.max_body_bytes,
+            turn_bytes: options.turn_bytes.max(1),
+            yielded: false,
+            edges: false,
             state: State::Header,
             head: Vec::new(),
             head_len: 0,
@@ -163,7 +168,8 @@ impl Kit {
 
 /// Who is at the other end, if it may be.
 fn peer_of(socket: &OwnedFd, options: &LinkOptions) -> Result<Peer, LinkError> {
-    let credentials = sockopt::socket_peercred(socket).map_err(|error| LinkError::io("asking who the peer is", error))?;
+    let credentials =
+        sockopt::socket_peercred(socket).map_err(|error| LinkError::io("asking who the peer is", error))?;
     let uid = credentials.uid.as_raw();
     if !options.allow.permits(uid) {
         return Err(LinkError::Refused("the peer runs as a user who is not allowed"));

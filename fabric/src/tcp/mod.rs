@@ -108,8 +108,9 @@ fn assemble(socket: TcpStream, peer: SocketAddr, body_limit: u64, options: &Link
         ended: false,
         max_body_bytes: options.max_body_bytes.min(body_limit),
         max_queued_bytes: options.max_queued_bytes,
+        turn_bytes: options.turn_bytes.max(1),
     };
-    let receiver = TcpReceiver::new(twin, options.max_body_bytes);
+    let receiver = TcpReceiver::new(twin, options);
     Ok(Link { sender: Box::new(sender), receiver: Box::new(receiver), peer: Peer::Remote(peer) })
 }
 
