@@ -39,6 +39,7 @@ mod actor;
 mod actor_ref;
 mod ask;
 mod context;
+mod deadlines;
 mod dynamic;
 mod error;
 mod exit;
