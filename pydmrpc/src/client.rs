@@ -7,8 +7,8 @@ use crate::actor;
 use crate::errors;
 use crate::fork::Native;
 use crate::wait::{Deadline, wait};
-use dmrpc_objstore::{EmbeddedOptions, Store, StoreOptions};
-use dmrpc_pages::ByteSize;
+use dmrpc_objstore::{EmbeddedOptions, Store, StoreOptions, block_on};
+use dmrpc_pages::{ByteSize, PageSize};
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -94,22 +94,26 @@ pub(crate) fn start(
         None => {
             let mut embedded = EmbeddedOptions::default();
             embedded.store = options;
-            embedded.listen = listen;
-            embedded.pool_bytes = match pool {
+            let listen = listen.iter().map(|address| address.parse()).collect::<Result<_, _>>();
+            embedded.node.listen = listen.map_err(|error| PyValueError::new_err(format!("listen: {error}")))?;
+            embedded.node.pool_bytes = match pool {
                 Some(pool) => bytes(&pool, "pool")?,
                 None => host_memory_bytes() / POOL_PART_OF_MEMORY,
             };
             if let Some(page_size) = page_size {
-                embedded.page_bytes = bytes(&page_size, "page_size")?;
+                let page_size = PageSize::new(bytes(&page_size, "page_size")?);
+                embedded.node.page_size = page_size.map_err(|error| PyValueError::new_err(error.to_string()))?;
             }
-            wait(py, Deadline::NEVER, Store::embedded_with(embedded))?
+            // Making the pool takes a moment, which other threads have.
+            let started = py.detach(|| block_on(Store::embedded_with(embedded)));
+            started.map_err(|error| errors::of_store(py, &error))?
         }
     };
     let mut current = STORE.lock();
     match &*current {
         Some(other) if !other.is_foreign() => {
             drop(current);
-            wait(py, Deadline::NEVER, store.close())?;
+            py.detach(|| store.close());
             Err(PyRuntimeError::new_err("pydmrpc.init() was called on two threads at once"))
         }
         _ => {
@@ -124,10 +128,10 @@ pub(crate) fn start(
 pub(crate) fn stop(py: Python<'_>) -> PyResult<()> {
     actor::stop(py)?;
     let store = STORE.lock().take();
-    match store {
-        Some(store) if !store.is_foreign() => wait(py, Deadline::NEVER, store.close()),
-        _ => Ok(()),
+    if let Some(store) = store.filter(|store| !store.is_foreign()) {
+        py.detach(|| store.close());
     }
+    Ok(())
 }
 
 /// Whether there is a store.

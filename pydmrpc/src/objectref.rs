@@ -11,6 +11,7 @@ use crate::errors;
 use crate::fork::Native;
 use crate::form::{self, Form};
 use crate::layout::{ArrayForm, Kind, Malformed, Order, Trailer};
+use crate::sharing::Pages;
 use crate::wait::{Deadline, wait};
 use crate::{client, derive, numpy, reduce};
 use dmrpc_objstore::{AnyRef, Codec, Granted, INLINE_BYTES, ObjectRef as StoreRef, Store};
@@ -20,8 +21,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The codec of whole Python values: their trailer tells more.
@@ -45,6 +46,8 @@ pub(crate) struct ObjectRef {
     /// What the trailer of a whole value says, once it was read.
     head: OnceLock<Head>,
     name: Name,
+    /// The pages of the object that this one was made of, if it was.
+    origin: Option<Arc<Pages>>,
     /// References inside the value.
     #[expect(dead_code, reason = "they are only owned")]
     kept: Vec<Py<ObjectRef>>,
@@ -92,7 +95,7 @@ impl Head {
 
 impl ObjectRef {
     fn new(any: AnyRef, form: Form) -> Self {
-        Self { any: Native::new(any), form, head: OnceLock::new(), name: Name::new(), kept: Vec::new() }
+        Self { any: Native::new(any), form, head: OnceLock::new(), name: Name::new(), origin: None, kept: Vec::new() }
     }
 
     /// A reference that came from somewhere else.
@@ -102,12 +105,18 @@ impl ObjectRef {
     }
 
     /// The object that an edit of this one became.
-    pub(crate) fn edited(&self, any: AnyRef) -> Self {
+    pub(crate) fn edited(&self, py: Python<'_>, any: AnyRef) -> PyResult<Self> {
         let edited = Self::new(any.with_codec(self.any.codec()), self.form.clone());
+        let edited = Self { origin: Some(Arc::new(Pages::of(py, &self.any)?)), ..edited };
         match self.head.get() {
-            Some(head) => Self { head: head.clone().into(), ..edited },
-            None => edited,
+            Some(head) => Ok(Self { head: head.clone().into(), ..edited }),
+            None => Ok(edited),
         }
+    }
+
+    /// The pages of the object that this one was made of, if it was made here.
+    pub(crate) fn origin(&self) -> Option<&Arc<Pages>> {
+        self.origin.as_ref()
     }
 
     /// The reference of the store; an exception in a forked child.
@@ -162,7 +171,14 @@ impl ObjectRef {
     /// A reference to a part.
     fn sliced(&self, py: Python<'_>, range: Range<usize>, form: Form) -> PyResult<Self> {
         let name = Name { start: self.name.start + range.start as u64, ..self.name };
-        Ok(Self { any: Native::new(self.part(py, range)?), form, head: OnceLock::new(), name, kept: Vec::new() })
+        Ok(Self {
+            any: Native::new(self.part(py, range)?),
+            form,
+            head: OnceLock::new(),
+            name,
+            origin: None,
+            kept: Vec::new(),
+        })
     }
 
     /// The value.
@@ -518,8 +534,10 @@ pub(crate) fn put(value: &Bound<'_, PyAny>) -> PyResult<ObjectRef> {
     }
     let store = client::store(py)?;
     let plan = Plan::new(value)?;
-    let any = match derive::derive(py, &plan)? {
-        Some(any) => any,
+    let derived = derive::derive(py, &plan)?;
+    let origin = derived.as_ref().map(|(_, origin)| origin.clone());
+    let any = match derived {
+        Some((any, _)) => any,
         None if plan.layout.total <= INLINE_BYTES => {
             let mut bytes = [0; INLINE_BYTES];
             let bytes = &mut bytes[..plan.layout.total];
@@ -534,7 +552,7 @@ pub(crate) fn put(value: &Bound<'_, PyAny>) -> PyResult<ObjectRef> {
     };
     let head = Head { kind: plan.kind, payload_bytes: plan.payload_bytes().unwrap_or(0), form: plan.form };
     let reference = ObjectRef::new(any.with_codec(PYTHON_VALUE), Form::Value);
-    Ok(ObjectRef { head: head.into(), kept: plan.refs, ..reference })
+    Ok(ObjectRef { head: head.into(), origin, kept: plan.refs, ..reference })
 }
 
 /// The value of a reference, or a list of the values of several. See `pydmrpc.get`.
