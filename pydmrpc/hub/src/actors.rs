@@ -73,15 +73,15 @@ impl<P> Actors<P> {
     }
 
     /// Adds an actor; gives it back if its name is taken.
-    pub(crate) fn insert(&mut self, id: ActorId, actor: Actor<P>) -> Result<(), Actor<P>> {
+    pub(crate) fn insert(&mut self, id: ActorId, actor: Actor<P>) -> Option<Actor<P>> {
         if let Some(name) = &actor.name {
             if self.names.contains_key(name) {
-                return Err(actor);
+                return Some(actor);
             }
             self.names.insert(name.clone(), id);
         }
         self.table.insert(id, actor);
-        Ok(())
+        None
     }
 
     pub(crate) fn get(&self, id: ActorId) -> Option<&Actor<P>> {

@@ -518,7 +518,7 @@ impl<P: Clone> Hub<P> {
             unmade: None,
         };
         match self.actors.insert(id, actor) {
-            Ok(()) => {
+            None => {
                 // A worker that dies while it makes the actor counts as one that died later.
                 let work = Work { retries: 0, returns: 0, ..work };
                 self.admit(client, id.0, None, Kind::Make(id), work);
@@ -527,12 +527,12 @@ impl<P: Clone> Hub<P> {
                     actor.work.contains.clone_from(&task.work.contains);
                 }
             }
-            Err(mut actor) => {
+            Some(mut actor) => {
                 actor.life = Life::Dead("its name is taken".into());
                 actor.name = None;
                 actor.work.needs.clear();
                 actor.work.contains.clear();
-                let _ = self.actors.insert(id, actor);
+                self.actors.insert(id, actor);
             }
         }
     }

@@ -319,10 +319,8 @@ impl World {
     }
 
     fn die(&mut self, client: ClientId) {
-        if let Some(process) = self.processes.remove(&client) {
-            if process.begun {
-                self.running.remove(&process.runs[0].0);
-            }
+        if let Some(Process { begun: true, runs, .. }) = self.processes.remove(&client) {
+            self.running.remove(&runs[0].0);
         }
         self.clients.remove(&client);
         self.step(Event::ClientDown { client, why: "killed".into() });
