@@ -110,35 +110,11 @@ fn messages_arrive_whole_and_in_order(make: Maker) {
     let (here, there) = make(&options);
     // Around the size of the ring, of its strides, and far beyond.
     let sizes = [0, 1, 15, 16, 100, 1000, 1023, 1024, 1025, 4000, 4080, 4095, 4096, 4097, 8192, 70_000, 1_000_000];
-<<<<<<< HEAD
-    std::thread::scope(|scope| {
-        for (mut sender, mut receiver) in [
-            (BlockingSender::new(here.sender), BlockingReceiver::new(there.receiver)),
-            (BlockingSender::new(there.sender), BlockingReceiver::new(here.receiver)),
-        ] {
-            scope.spawn(move || {
-                for (seed, len) in sizes.iter().chain(sizes.iter().rev()).enumerate() {
-                    let head = pattern(seed as u64, (seed * 37) % 3000);
-                    sender.send(&head, body(pattern(!(seed as u64), *len)), soon()).unwrap();
-                }
-                sender.flush(soon()).unwrap();
-                // Kept open until the other side has it all: what follows is not `Closed`.
-                sender
-            });
-            scope.spawn(move || {
-                for (seed, len) in sizes.iter().chain(sizes.iter().rev()).enumerate() {
-                    let (head, body) = receive(&mut receiver).unwrap();
-                    assert_eq!(head, pattern(seed as u64, (seed * 37) % 3000), "head {seed}");
-                    assert!(body == pattern(!(seed as u64), *len), "body {seed}");
-                }
-            });
-=======
     let ((mut to_there, mut from_there), (mut to_here, mut from_here)) = (halves(here), halves(there));
     let send = |sender: &mut BlockingSender| {
         for (seed, len) in sizes.iter().chain(sizes.iter().rev()).enumerate() {
             let head = pattern(seed as u64, (seed * 37) % 3000);
             sender.send(&head, body(pattern(!(seed as u64), *len)), soon()).unwrap();
->>>>>>> fabric
         }
     };
     let check = |receiver: &mut BlockingReceiver| {
@@ -337,15 +313,7 @@ fn too_large_is_refused(make: Maker) {
     let (here, there) = make(&LinkOptions::default().max_body_bytes(5000));
     let (mut sender, mut receiver) = (BlockingSender::new(here.sender), BlockingReceiver::new(there.receiver));
     let head = vec![0; MAX_HEAD_BYTES + 1];
-<<<<<<< HEAD
-    assert!(matches!(
-        sender.try_send(&head, Body::new()),
-        Err(TrySendError::Link(LinkError::TooLarge { what: "a head", .. }))
-    ));
-    let large = body(vec![0; 5001]);
-=======
     assert!(matches!(sender.send(&head, Body::new(), soon()), Err(LinkError::TooLarge { what: "a head", .. })));
->>>>>>> fabric
     assert!(matches!(
         sender.send(b"", body(vec![0; 5001]), soon()),
         Err(LinkError::TooLarge { what: "a body", len: 5001, limit: 5000 })

@@ -44,26 +44,16 @@ impl Acceptor {
         listener.set_nonblocking(true).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
-<<<<<<< HEAD
-        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN).map_err(|error| failed(error.into()))?;
-=======
         epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)
             .map_err(|error| failed(error.into()))?;
->>>>>>> fabric
         Ok(Self { listener, host: host.to_owned(), port, epoll, setups: BTreeMap::new(), next: LISTENER + 1 })
     }
 
     pub(crate) fn try_accept(&mut self, options: &LinkOptions) -> Result<Option<Link>, LinkError> {
         loop {
-<<<<<<< HEAD
-            let mut space = [std::mem::MaybeUninit::<epoll::Event>::uninit(); EVENTS];
-            let zero = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-            let events = match epoll::wait(&self.epoll, &mut space, Some(&zero)) {
-=======
             let mut events = [MaybeUninit::<epoll::Event>::uninit(); EVENTS];
             let zero = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
             let ready = match epoll::wait(&self.epoll, &mut events[..], Some(&zero)) {
->>>>>>> fabric
                 Ok(([], _)) => {
                     self.expire(options);
                     return Ok(None);
@@ -73,11 +63,7 @@ impl Acceptor {
                 Err(error) => return Err(LinkError::io("waiting for those who connect", error)),
             };
             // The set is level-triggered: what is not looked at now comes again.
-<<<<<<< HEAD
-            for event in events {
-=======
             for event in ready.iter() {
->>>>>>> fabric
                 let token = event.data.u64();
                 if token == LISTENER {
                     self.welcome(options)?;
