@@ -23,7 +23,8 @@ pub fn tcp(bytes: &[u8], max_body_bytes: u64) -> Result<Box<dyn Receiver>, LinkE
     let (mut peer, socket) = UnixStream::pair().map_err(io)?;
     peer.write_all(bytes).map_err(io)?;
     // A stream socket like another: the receiver reads it with the same call.
-    Ok(crate::tcp::receiver(TcpStream::from(OwnedFd::from(socket)), max_body_bytes))
+    let options = LinkOptions::default().max_body_bytes(max_body_bytes);
+    Ok(crate::tcp::receiver(TcpStream::from(OwnedFd::from(socket)), &options))
 }
 
 /// The peer of a shared-memory link.

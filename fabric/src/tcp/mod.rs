@@ -38,8 +38,8 @@ const HELLO_BYTES: usize = 24;
 
 /// The receiving half of a link whose hello is over.
 #[cfg(feature = "fuzz")]
-pub(crate) fn receiver(socket: TcpStream, max_body_bytes: u64) -> Box<dyn crate::link::Receiver> {
-    Box::new(TcpReceiver::new(socket, max_body_bytes))
+pub(crate) fn receiver(socket: TcpStream, options: &LinkOptions) -> Box<dyn crate::link::Receiver> {
+    Box::new(TcpReceiver::new(socket, options))
 }
 
 fn hello(options: &LinkOptions) -> [u8; HELLO_BYTES] {
