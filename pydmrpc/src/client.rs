@@ -1,6 +1,6 @@
 //! The store that this process uses, from `init` to `shutdown`.
 //!
-//! 1. There is at most one; a new one may follow after a shutdown, and in a forked child.
+//! 1. There is at most one; a new one may follow after a shutdown, but not in a fork of the process.
 //! 2. References of a store that was shut down raise; memory that arrays show stays readable.
 
 use crate::actor;
@@ -13,9 +13,29 @@ use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+/// Where the first store was started. The store's library can't start again in a fork of that process.
+static HOME: OnceLock<Native<()>> = OnceLock::new();
+
 static STORE: Mutex<Option<Native<Store>>> = Mutex::new(None);
+
+/// How many sessions were ended. What belongs to one of them is dead.
+static ENDED: AtomicU32 = AtomicU32::new(0);
+
+/// A session of this process, the first or a later one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SessionNumber(u32);
+
+impl SessionNumber {
+    /// The one that runs, or the next one if none does.
+    pub(crate) fn current() -> Self {
+        // Relaxed: who uses a reference while another thread shuts the store down may come before or after that.
+        Self(ENDED.load(Ordering::Relaxed))
+    }
+}
 
 /// The pool of an embedded node, unless one is asked for: this part of the host's memory.
 const POOL_PART_OF_MEMORY: u64 = 4;
@@ -75,6 +95,9 @@ pub(crate) fn start(
     if matches!(&*STORE.lock(), Some(store) if !store.is_foreign()) {
         return Err(PyRuntimeError::new_err("pydmrpc.init() was called before; call pydmrpc.shutdown() first"));
     }
+    if HOME.get_or_init(|| Native::new(())).is_foreign() {
+        return Err(errors::forked(py));
+    }
     let mut options = StoreOptions::new(address.unwrap_or_default());
     options.token = token.unwrap_or_default();
     options.name = name.unwrap_or_else(|| format!("python {}", std::process::id()));
@@ -128,6 +151,9 @@ pub(crate) fn start(
 pub(crate) fn stop(py: Python<'_>) -> PyResult<()> {
     actor::stop(py)?;
     let store = STORE.lock().take();
+    if store.is_some() {
+        ENDED.fetch_add(1, Ordering::Relaxed);
+    }
     if let Some(store) = store.filter(|store| !store.is_foreign()) {
         py.detach(|| store.close());
     }
@@ -145,13 +171,6 @@ pub(crate) fn is_started() -> bool {
 pub(crate) fn about(py: Python<'_>) -> PyResult<(String, String, usize, bool)> {
     let store = store(py)?;
     Ok((store.url().to_owned(), format!("{:08x}", store.node().0), store.page_size(), store.is_local()))
-}
-
-/// Waits until the node has done all that was sent to it.
-#[pyfunction]
-pub(crate) fn flush(py: Python<'_>) -> PyResult<()> {
-    let store = store(py)?;
-    wait(py, Deadline::NEVER, store.flush())
 }
 
 /// The node's figures by name.

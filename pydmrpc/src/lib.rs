@@ -58,7 +58,7 @@ mod _core {
     #[pymodule_export]
     use crate::actor::{Actor, connect};
     #[pymodule_export]
-    use crate::client::{about, flush, is_started, start, stats, stop};
+    use crate::client::{about, is_started, start, stats, stop};
     #[pymodule_export]
     use crate::edit::Edit;
     #[pymodule_export]

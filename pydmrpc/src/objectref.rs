@@ -4,6 +4,7 @@
 //! 2. Two references are equal if they lead to the same bytes and see them as the same.
 //! 3. Making, slicing, comparing and dropping a reference asks nobody.
 
+use crate::client::SessionNumber;
 use crate::decode;
 use crate::edit::Edit;
 use crate::encode::Plan;
@@ -11,10 +12,11 @@ use crate::errors;
 use crate::fork::Native;
 use crate::form::{self, Form};
 use crate::layout::{ArrayForm, Kind, Malformed, Order, Trailer};
+use crate::region::Region;
 use crate::sharing::Pages;
 use crate::wait::{Deadline, wait};
 use crate::{client, derive, numpy, reduce};
-use dmrpc_objstore::{AnyRef, Codec, Granted, INLINE_BYTES, ObjectRef as StoreRef, Store};
+use dmrpc_objstore::{AnyRef, Codec, Granted, INLINE_BYTES, ObjectRef as StoreRef, Store, StoreError};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -42,6 +44,8 @@ const PICKLED_GRANT_SECONDS: f64 = 600.0;
 #[pyclass(frozen, weakref, module = "pydmrpc")]
 pub(crate) struct ObjectRef {
     any: Native<AnyRef>,
+    /// The session that it was made in.
+    session: SessionNumber,
     form: Form,
     /// What the trailer of a whole value says, once it was read.
     head: OnceLock<Head>,
@@ -95,7 +99,15 @@ impl Head {
 
 impl ObjectRef {
     fn new(any: AnyRef, form: Form) -> Self {
-        Self { any: Native::new(any), form, head: OnceLock::new(), name: Name::new(), origin: None, kept: Vec::new() }
+        Self {
+            any: Native::new(any),
+            session: SessionNumber::current(),
+            form,
+            head: OnceLock::new(),
+            name: Name::new(),
+            origin: None,
+            kept: Vec::new(),
+        }
     }
 
     /// A reference that came from somewhere else.
@@ -119,9 +131,15 @@ impl ObjectRef {
         self.origin.as_ref()
     }
 
-    /// The reference of the store; an exception in a forked child.
+    /// The reference of the store; an exception in a forked child, and after a shutdown.
     pub(crate) fn any(&self, py: Python<'_>) -> PyResult<&AnyRef> {
-        if self.any.is_foreign() { Err(errors::forked(py)) } else { Ok(&self.any) }
+        if self.any.is_foreign() {
+            return Err(errors::forked(py));
+        }
+        if self.session != SessionNumber::current() && !self.any.is_inline() {
+            return Err(errors::of_store(py, &StoreError::Closed));
+        }
+        Ok(&self.any)
     }
 
     /// What the value is, from its trailer.
@@ -173,6 +191,7 @@ impl ObjectRef {
         let name = Name { start: self.name.start + range.start as u64, ..self.name };
         Ok(Self {
             any: Native::new(self.part(py, range)?),
+            session: self.session,
             form,
             head: OnceLock::new(),
             name,
@@ -187,9 +206,9 @@ impl ObjectRef {
         match &self.form {
             Form::Value => decode::value(py, view, writable),
             Form::Bytes(kind) => decode::bytes(py, view.as_bytes(), *kind),
-            Form::Array(kind, form) => decode::array(py, &decode::open(py, view, writable)?, *kind, form),
+            Form::Array(kind, form) => decode::array(py, &Region::open(view, writable), *kind, form),
             Form::Raw => {
-                let region = decode::open(py, view, writable)?;
+                let region = Region::open(view, writable);
                 let len = region.len();
                 crate::page_buffer::PageBuffer::memoryview(py, &region, 0..len)
             }
@@ -345,7 +364,7 @@ impl ObjectRef {
     fn model<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let view = wait(py, Deadline::NEVER, self.any(py)?.get())?;
         match self.array_form(py)? {
-            Some((kind, form)) => decode::array(py, &decode::open(py, view, false)?, kind, form),
+            Some((kind, form)) => decode::array(py, &Region::open(view, false), kind, form),
             None => Err(PyTypeError::new_err("not an array")),
         }
     }

@@ -157,6 +157,7 @@ impl Kit {
             max_body_bytes: options.max_body_bytes,
             turn_bytes: options.turn_bytes.max(1),
             yielded: false,
+            edges: false,
             state: State::Header,
             head: Vec::new(),
             head_len: 0,

@@ -138,7 +138,9 @@ class Sharing(NamedTuple):
 
 
 def sharing(a: _core.ObjectRef, b: _core.ObjectRef | None = None) -> Sharing:
-    """How many pages `a` has in common with `b`, or with the object that it was made of by an edit or by `put` of an array from `get`.
+    """How many pages `a` has in common with `b`, or with the object that it was made of.
+
+    An edit makes one object of another, and so does `put` of an array from `get`.
 
     Objects whose bytes travel with the reference have no pages::
 
