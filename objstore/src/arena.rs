@@ -27,6 +27,8 @@ pub(crate) struct Arena {
     node: NodeId,
     page_shift: u32,
     quota_pages: u32,
+    /// Whether there is memory: over a network there are only slots.
+    local: bool,
     state: Mutex<State>,
     /// Something came free, or a lease was answered.
     pub(crate) changed: Notify,
@@ -93,12 +95,13 @@ pub(crate) enum Shortage {
 }
 
 impl Arena {
-    pub(crate) fn new(node: NodeId, page_shift: u32, quota_pages: u32) -> Self {
+    pub(crate) fn new(node: NodeId, local: bool, page_shift: u32, quota_pages: u32) -> Self {
         let first = ((FIRST_LEASE_BYTES >> page_shift) as u32).min(quota_pages / 4).max(1);
         Self {
             node,
             page_shift,
             quota_pages,
+            local,
             state: Mutex::new(State {
                 segments: Vec::new(),
                 slots: Vec::new(),
@@ -135,12 +138,21 @@ impl Arena {
         Ok(Some((Allocation { id: ObjectId::new(self.node, slot, key), pieces }, ask)))
     }
 
-    /// Pages that no object has come back.
-    pub(crate) fn free(&self, extents: impl IntoIterator<Item = Extent>) {
-        self.give_back(extents, &[]);
+    /// Pages in one piece, without a slot; `None` if there is no room just now.
+    pub(crate) fn allocate_pages(&self, pages: u32) -> Option<(Extent, Arc<Segment>)> {
+        if fork::is_fork() {
+            return None;
+        }
+        let mut state = self.state.lock();
+        if state.ended.is_some() || state.free_pages < pages {
+            return None;
+        }
+        let mut pieces = state.take(pages, false)?;
+        state.free_pages -= pages;
+        pieces.pop()
     }
 
-    /// Slots come back, with the generation that they are to be used with next.
+    /// Pages that no object has come back, and slots, with the generation that they are to be used with next.
     pub(crate) fn give_back(&self, extents: impl IntoIterator<Item = Extent>, slots: &[SlotLease]) {
         let mut state = self.state.lock();
         for extent in extents {
@@ -180,8 +192,8 @@ impl Arena {
         let slots = if state.slots.len() < LOW_SLOTS { MAX_LEASE_SLOTS / 4 } else { 0 };
         let room = self.quota_pages.saturating_sub(state.total_pages);
         let enough = state.free_pages >= pages.max(1) && state.free_pages >= state.total_pages / 4;
-        let wanted = if enough && slots > 0 { 0 } else { pages.max(state.next_pages).min(room) };
-        if wanted < pages && !(enough && slots > 0) {
+        let wanted = if !self.local || (enough && slots > 0) { 0 } else { pages.max(state.next_pages).min(room) };
+        if self.local && wanted < pages && !(enough && slots > 0) {
             let error = StoreError::QuotaExceeded { pages };
             state.refused = Some((error.clone(), Instant::now()));
             return Shortage::Refused(error);
@@ -257,18 +269,6 @@ impl Arena {
         state.total_pages -= pages;
         state.free_pages -= pages;
         left.into_iter().map(|(number, _)| number).collect()
-    }
-
-    /// Whether the segment is one of the arena's.
-    pub(crate) fn has(&self, number: u32) -> bool {
-        self.state.lock().segments.iter().any(|own| own.segment.number == number)
-    }
-
-    /// Pages leased and pages of them that no object has.
-    #[cfg(test)]
-    pub(crate) fn pages(&self) -> (u32, u32) {
-        let state = self.state.lock();
-        (state.total_pages, state.free_pages)
     }
 }
 

@@ -104,10 +104,6 @@ impl Layout {
         Self { first_page, end_page, page_size, pieces, mosaic: OnceLock::new() }
     }
 
-    pub(crate) fn pieces(&self) -> &[Piece] {
-        &self.pieces
-    }
-
     pub(crate) fn page_size(&self) -> PageSize {
         self.page_size
     }

@@ -42,7 +42,8 @@ impl Mosaic {
         // The holes, and the place for the rest.
         let anonymous = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping, at an address that the kernel chooses.
-        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), len.max(1), protection, anonymous) }.map_err(failed)?;
+        let start =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), len.max(1), protection, anonymous) }.map_err(failed)?;
         let mosaic = Self { start: start.cast(), len };
         let mut at = 0;
         for piece in pieces {

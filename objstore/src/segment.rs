@@ -24,6 +24,7 @@ pub(crate) struct Segment {
     fd: OwnedFd,
     /// Whether it was used since somebody last looked.
     used: AtomicBool,
+    own: bool,
 }
 
 impl Segment {
@@ -41,6 +42,7 @@ impl Segment {
             mapping,
             fd,
             used: AtomicBool::new(true),
+            own,
         })
     }
 
@@ -87,18 +89,18 @@ impl Segments {
     }
 
     /// Unmaps what nobody has used since the last time, and no object has pages in: the node may have dropped it long ago.
-    /// Whether there is more to come.
-    pub(crate) fn unmap_idle(&self, is_own: impl Fn(u32) -> bool) -> bool {
-        let mut foreign = false;
-        self.table.write().retain(|&number, segment| {
-            if is_own(number) {
+    pub(crate) fn unmap_idle(&self) {
+        self.table.write().retain(|_, segment| {
+            if segment.own {
                 return true;
             }
             // Relaxed: a hint. The count can't grow meanwhile but through the table, which is locked.
-            let keep = segment.used.swap(false, Ordering::Relaxed) || Arc::strong_count(segment) > 1;
-            foreign |= keep;
-            keep
+            segment.used.swap(false, Ordering::Relaxed) || Arc::strong_count(segment) > 1
         });
-        foreign
+    }
+
+    /// Whether there are segments of other sessions.
+    pub(crate) fn has_foreign(&self) -> bool {
+        self.table.read().values().any(|segment| !segment.own)
     }
 }

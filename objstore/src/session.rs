@@ -35,7 +35,7 @@ const TAG: u64 = 1 << 63;
 /// What a request was answered.
 pub(crate) enum Answer {
     Done,
-    Held(Vec<Status>),
+    Held,
     Resolved { size: u64, extents: Vec<Extent> },
     Stats(Box<Stats>),
     Segment(SegmentInfo, OwnedFd),
@@ -51,8 +51,14 @@ pub(crate) enum Undo {
 
 /// Who waits for an answer.
 pub(crate) enum Waiting {
-    Answer { to: oneshot::Sender<Result<Answer, StoreError>>, undo: Undo },
-    Read { to: oneshot::Sender<Result<(), StoreError>>, destination: Option<Box<dyn Destination>> },
+    Answer {
+        to: oneshot::Sender<Result<Answer, StoreError>>,
+        undo: Undo,
+    },
+    Read {
+        to: oneshot::Sender<Result<(), StoreError>>,
+        destination: Option<Box<dyn Destination>>,
+    },
     /// The arena.
     Lease,
     /// Objects that are to be held, in the order of the request.
@@ -255,6 +261,7 @@ impl Held<'_> {
             return Err(self.session.unreachable("too much is waiting to be sent to it"));
         }
         let op = request.op();
+        if self.session.local {}
         let number = if op.is_sequenced() {
             state.sequence += 1;
             state.sequence
@@ -483,7 +490,8 @@ impl State {
             .iter()
             .map(|unapplied| Message { head: unapplied.head.clone(), body: unapplied.body.clone() })
             .collect();
-        let mut asked: Vec<_> = self.pending.iter().filter_map(|(n, pending)| Some((*n, pending.again.clone()?))).collect();
+        let mut asked: Vec<_> =
+            self.pending.iter().filter_map(|(n, pending)| Some((*n, pending.again.clone()?))).collect();
         asked.sort_unstable_by_key(|(number, _)| *number);
         self.backlog.extend(asked.into_iter().map(|(_, head)| Message { head, body: Body::new() }));
     }

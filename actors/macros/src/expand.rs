@@ -472,3 +472,91 @@ impl Parts<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the attribute says to `block`; empty if it is content.
+    fn check(options: &str, block: &str, expected: &[&str]) {
+        let said = match syn::parse_str::<Options>(options) {
+            Err(error) => vec![error.to_string()],
+            Ok(options) => match expand(&options, syn::parse_str(block).expect("Rust")) {
+                Ok(made) => {
+                    syn::parse2::<syn::File>(made).expect("what is made is Rust");
+                    vec![]
+                }
+                Err(errors) => errors.into_iter().map(|error| error.to_string()).collect(),
+            },
+        };
+        assert_eq!(said.len(), expected.len(), "{said:?}");
+        for (said, expected) in said.iter().zip(expected) {
+            assert!(said.contains(expected), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_explained() {
+        check("", "impl A { #[message] fn f(&mut self, name: &str) {} }", &["take an owned type"]);
+        check("", "impl A { #[message] fn f(&mut self, x: impl Copy) {} }", &["type that can be named"]);
+        check("", "impl A { #[message] fn f(&mut self, (a, b): (u8, u8)) {} }", &["an argument needs a name"]);
+        check("", "impl A { #[message] fn f(&mut self) -> &u8 {} }", &["return an owned type"]);
+        check("", "impl A { #[message] fn f(&mut self) -> impl Future<Output = u8> {} }", &["#[message(detached)]"]);
+        check("", "impl A { #[message(detached)] async fn f(&mut self) -> u8 {} }", &["is no `async fn`"]);
+        check("", "impl A { #[message(detached)] fn f(&mut self) -> u8 {} }", &["returns `impl Future"]);
+        check("", "impl A { #[message] fn stop(&mut self) {} }", &["is a method of ActorRef itself"]);
+        check("", "impl A { #[message] fn f(&mut self) {} #[message] fn tell_f(&mut self) {} }", &["what tells `f`"]);
+        check("", "impl A { #[message(id = 0)] fn f(&mut self) {} }", &["0 is no id"]);
+        check("", "impl A { #[message(idd = 1)] fn f(&mut self) {} }", &["expected `id = NUMBER` or `detached`"]);
+        check("", "impl A { fn f(&mut self) {} }", &["at least one method with #[message]"]);
+        check("", "impl T for A { #[message] fn f(&mut self) {} }", &["not on that of a trait"]);
+        check("", "impl<'a> A<'a> { #[message] fn f(&mut self) {} }", &["it can't borrow"]);
+        check("", "impl A { #[message] #[started] fn f(&mut self) {} }", &["is one of"]);
+        check("", "impl A { #[started] fn f(&mut self, n: u8) {} }", &["expected `&mut Context<Self>`"]);
+        check("loca", "impl A { #[message] fn f(&mut self) {} }", &["expected `local` or `name"]);
+    }
+
+    #[test]
+    fn all_mistakes_of_a_block_are_told_at_once() {
+        let block =
+            "impl A { #[message] fn make() {} #[message] fn take(self) {} #[message] fn any<T>(&mut self, t: T) {} }";
+        check("", block, &["takes `&mut self`", "takes `&mut self`", "can't be generic"]);
+    }
+
+    #[test]
+    fn two_messages_of_one_id_are_refused() {
+        check(
+            "",
+            "impl A { #[message(id = 4)] fn f(&mut self) {} #[message(id = 4)] fn g(&mut self) {} }",
+            &["as has `f`"],
+        );
+        // The hash of A::f, taken by hand.
+        let id = fnv1a("A::f");
+        let block = format!("impl A {{ #[message] fn f(&mut self) {{}} #[message(id = {id})] fn g(&mut self) {{}} }}");
+        check("", &block, &["as has `f`"]);
+        check("name = \"B\"", &block, &[]);
+    }
+
+    /// The numbers stand on links: a change of the hash is a change of the protocol.
+    #[test]
+    fn ids_are_fnv1a() {
+        assert_eq!((fnv1a(""), fnv1a("a"), fnv1a("foobar")), (0x811c_9dc5, 0xe40c_292c, 0xbf9c_f968));
+    }
+
+    #[test]
+    fn what_is_right_is_accepted() {
+        check(
+            "",
+            "impl<T: Clone, const N: usize> A<T, N> where T: Send {
+                #[message] async fn f(&mut self, mut a: T, cx: &mut Context<Self>) -> Result<Self, T> {}
+                #[message(id = 3)] fn g(&self, b: bytes::Bytes) -> Bytes {}
+                #[message(detached)] fn h(&mut self, r#type: u8) -> impl Future<Output = Option<T>> {}
+                #[started] async fn begin(&mut self) {}
+                #[stopped] fn end(&mut self, exit: &Exit, cx: &mut Context<Self>) {}
+                const X: u8 = 1;
+            }",
+            &[],
+        );
+        check("local, name = \"Other\"", "impl a::B { #[message] fn f(&mut self) {} }", &[]);
+    }
+}
