@@ -32,7 +32,8 @@ fn an_object_goes_from_this_host_over_the_network_and_back_and_leaves_nothing() 
     let edited = block_on(edit.commit()).expect("there is room");
     let text = block_on(edited.grant(Duration::from_secs(60))).expect("a grant").to_string();
 
-    let back: ObjectRef = block_on(here.redeem(&text.parse().expect("a grant"))).expect("granted").cast().expect("bytes");
+    let back: ObjectRef =
+        block_on(here.redeem(&text.parse().expect("a grant"))).expect("granted").cast().expect("bytes");
     let mut expected = bytes.clone();
     expected[1_000_000..][..24].copy_from_slice(b"changed over the network");
     assert_eq!(&*block_on(back.get()).expect("its bytes"), &expected[..]);
