@@ -34,9 +34,14 @@ fn everything_of(memory: &dyn Memory) {
     expected[LEN - 1] = b'!';
     assert_eq!(bytes, expected);
     // Invariant 1.
-    for (offset, len) in [(LEN as u64, 1), (LEN as u64 - 1, 2), (u64::MAX, 1), (u64::MAX, 0), (0, LEN + 1), (1 << 63, 1)] {
+    for (offset, len) in
+        [(LEN as u64, 1), (LEN as u64 - 1, 2), (u64::MAX, 1), (u64::MAX, 0), (0, LEN + 1), (1 << 63, 1)]
+    {
         let mut out = vec![1; len];
-        assert!(matches!(memory.read_into(at(offset), &mut out), Err(MemoryError::OutOfRange { .. })), "{offset} {len}");
+        assert!(
+            matches!(memory.read_into(at(offset), &mut out), Err(MemoryError::OutOfRange { .. })),
+            "{offset} {len}"
+        );
         assert!(matches!(memory.write_from(at(offset), &out), Err(MemoryError::OutOfRange { .. })), "{offset} {len}");
         assert!(memory.as_ptr(at(offset), len as u64).is_none());
     }

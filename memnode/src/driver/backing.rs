@@ -84,12 +84,16 @@ impl Backing {
     }
 
     /// Makes `length` bytes of a new segment from `offset` on present and zero.
+    ///
+    /// What takes long in it does not hold the lock on the address space of the process, which the loop would wait for
+    /// whenever it allocates: pages of a memfd are allocated by writing to the file, and only mapped by `populate`, in pieces.
     pub(crate) fn prefault(&self, segment: &Segment, offset: u64, length: u64) -> io::Result<()> {
         match self.source {
+            Source::Memfd(Pages::Reserved) => populate(segment, offset, length),
             Source::Memfd(pages) => {
-                if pages == Pages::Transparent {
-                    collapse(segment, offset, length);
-                }
+                let collapsed = pages == Pages::Transparent && collapse(segment, offset, length)?;
+                let rest = if collapsed { length % HUGE_BYTES } else { length };
+                segment.write_zeros(offset + length - rest, rest)?;
                 populate(segment, offset, length)
             }
             // What was there before is another's; writing zeros is also what makes the pages present.
@@ -100,8 +104,9 @@ impl Backing {
         }
     }
 
-    /// Takes a segment back whose memory nobody uses any more.
+    /// Takes a segment back whose memory nobody uses any more, and that is about to be dropped.
     pub(crate) fn unmake(&mut self, segment: &Segment) {
+        segment.unmap_pages(HUGE_BYTES);
         if let Source::File { granule_bytes, ranges, .. } = &mut self.source {
             let first = (segment.file_offset() / *granule_bytes) as u32;
             let granules = (segment.bytes() as u64).div_ceil(*granule_bytes) as u32;
@@ -171,33 +176,36 @@ fn sealed_memfd(pages: Pages, bytes: u64) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Makes the whole huge pages of a fresh segment of shared memory present as such, where the kernel can.
+/// Makes the whole huge pages of a piece of a fresh segment present as such. `false` if the kernel can't: then some are.
 ///
 /// `MADV_HUGEPAGE` alone does nothing where `shmem_enabled` is `never`, which is what Linux comes with. `MADV_COLLAPSE` works
-/// there too, on ranges that have a page already: touch one in each, and the kernel fills the rest of a huge page with zeros.
-/// A client that then maps the segment takes one fault where it would take 512. A failure is no loss: [`populate`] follows.
-fn collapse(segment: &Segment, offset: u64, length: u64) {
-    let start = segment.at(offset, length) as usize;
-    let (first, end) = (start.next_multiple_of(HUGE_BYTES as usize), start + length as usize);
-    let mut at = first;
-    while at + HUGE_BYTES as usize <= end {
-        segment.copy_from(offset + (at - start) as u64, None, 1);
-        at += HUGE_BYTES as usize;
+/// there too, on ranges that have a page already: write one in each, and the kernel fills the rest of a huge page with zeros.
+/// A client that then maps the segment takes one fault where it would take 512.
+fn collapse(segment: &Segment, offset: u64, length: u64) -> io::Result<bool> {
+    let whole = length / HUGE_BYTES * HUGE_BYTES;
+    let start = segment.at(offset, whole);
+    if whole == 0 || start.align_offset(HUGE_BYTES as usize) != 0 {
+        return Ok(false);
     }
-    if at > first {
-        // SAFETY: advice on a part of a mapping of ours, which changes no byte of it.
-        let result = unsafe { libc::madvise(first as *mut libc::c_void, at - first, libc::MADV_COLLAPSE) };
-        if result != 0 {
-            tracing::debug!("no huge pages for {} bytes of a segment: {}", at - first, io::Error::last_os_error());
-        }
+    for at in (0..whole).step_by(HUGE_BYTES as usize) {
+        segment.write_zeros(offset + at, 1)?;
     }
+    // SAFETY: advice on a part of a mapping of ours, which changes no byte of it.
+    let result = unsafe { libc::madvise(start.cast(), whole as usize, libc::MADV_COLLAPSE) };
+    if result != 0 {
+        tracing::debug!("no huge pages for {whole} bytes of a segment: {}", io::Error::last_os_error());
+    }
+    Ok(result == 0)
 }
 
-/// Makes all pages present that are not.
+/// Maps what is there, in pieces.
 fn populate(segment: &Segment, offset: u64, length: u64) -> io::Result<()> {
-    let start = segment.at(offset, length).cast();
-    // SAFETY: advice on a part of a mapping of ours, which changes no byte of it.
-    unsafe { rustix::mm::madvise(start, length as usize, Advice::LinuxPopulateWrite)? };
+    for at in (0..length).step_by(HUGE_BYTES as usize) {
+        let piece = HUGE_BYTES.min(length - at);
+        let start = segment.at(offset + at, piece).cast();
+        // SAFETY: advice on a part of a mapping of ours, which changes no byte of it.
+        unsafe { rustix::mm::madvise(start, piece as usize, Advice::LinuxPopulateWrite)? };
+    }
     Ok(())
 }
 

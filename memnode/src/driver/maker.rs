@@ -22,8 +22,8 @@ const READY_SHARE: u64 = 8;
 /// Larger segments are never kept ready.
 const READY_MAX_BYTES: u64 = 64 << 20;
 /// How many of the last sizes asked for vote on the size of ready segments.
-const SIZES_REMEMBERED: usize = 16;
-/// How much is pre-faulted before the thread looks at what else there is to do: some ten milliseconds.
+const SIZES_REMEMBERED: usize = 8;
+/// How much is pre-faulted before the thread looks at what else there is to do: some twenty milliseconds.
 const STEP_BYTES: u64 = 16 << 20;
 
 /// Makes segments in a thread of its own.
@@ -101,11 +101,20 @@ impl Maker {
         state.sizes.push_back(bytes);
         let at = state.ready.iter().position(|ready| ready.bytes() as u64 == bytes);
         let ready = at.map(|at| state.ready.swap_remove(at));
+        tracing::debug!(segment, bytes, ready = ready.is_some(), "a segment is asked for");
         if ready.is_none() {
             state.asked.push_back(Asked { segment, bytes });
+            self.shared.work.notify_one();
         }
-        self.shared.work.notify_one();
         ready
+    }
+
+    /// Lets the thread replace what was taken of the segments that were ready. Not at once: it would get in the way of those
+    /// who were just given one, on their way to write to it.
+    pub(crate) fn refill(&self) {
+        if self.shared.state.lock().wanted().is_some() {
+            self.shared.work.notify_one();
+        }
     }
 
     /// Gives a segment back.

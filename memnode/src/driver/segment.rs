@@ -6,10 +6,14 @@
 
 use dmrpc_fabric::memory::{Access, Mapping, MemoryError};
 use rustix::fs::{SealFlags, fcntl_add_seals};
+use rustix::mm::Advice;
 use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::{io, ptr};
+
+/// What fresh pages are written with.
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// A segment.
 pub(crate) struct Segment {
@@ -74,6 +78,27 @@ impl Segment {
             }
             // SAFETY: the run was checked.
             None => unsafe { ptr::write_bytes(to, 0, length as usize) },
+        }
+    }
+
+    /// Writes `length` zeros from `offset` on to the file itself, which makes pages of it that are not there yet.
+    pub(crate) fn write_zeros(&self, offset: u64, length: u64) -> io::Result<()> {
+        let mut at = 0;
+        while at < length {
+            let piece = (ZEROS.len() as u64).min(length - at) as usize;
+            at += rustix::io::pwrite(&self.file, &ZEROS[..piece], self.file_offset + offset + at)? as u64;
+        }
+        Ok(())
+    }
+
+    /// Takes the pages out of the page table of the node, in pieces. Dropping the mapping then is quick, and nobody waits for
+    /// the lock on the address space that it holds meanwhile.
+    pub(crate) fn unmap_pages(&self, piece_bytes: u64) {
+        let bytes = self.bytes() as u64;
+        for at in (0..bytes).step_by(piece_bytes as usize) {
+            let piece = piece_bytes.min(bytes - at);
+            // SAFETY: advice on a part of our mapping, which is shared: the bytes stay in the file.
+            let _ = unsafe { rustix::mm::madvise(self.at(at, piece).cast(), piece as usize, Advice::LinuxDontNeed) };
         }
     }
 

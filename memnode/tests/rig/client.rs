@@ -260,7 +260,7 @@ impl Client {
         let spans: Vec<Span> = (pieces.iter().filter(|(_, bytes)| !bytes.is_empty()))
             .map(|(offset, bytes)| Span { offset: (*offset).into(), length: (bytes.len() as u64).into() })
             .collect();
-        let body: Vec<u8> = pieces.iter().flat_map(|(_, bytes)| *bytes).copied().collect();
+        let body = pieces.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>().concat();
         let body = if body.is_empty() { Body::new() } else { Body::from_iter([body.into()]) };
         let number = self.send(&Request::Write(Write { id, base, size, spans: &spans }), body);
         match self.answer(number).status() {
