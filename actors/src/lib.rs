@@ -44,6 +44,7 @@ mod dynamic;
 mod error;
 mod exit;
 mod mailbox;
+mod payload;
 mod recipient;
 mod remote;
 mod reply;
@@ -60,6 +61,7 @@ pub use dynamic::{DynamicAnswer, DynamicRef};
 pub use error::ActorError;
 pub use exit::Exit;
 pub use mailbox::{Mail, MailboxOptions, WhenFull};
+pub use payload::{Opened, Payload};
 pub use recipient::Recipient;
 /// For `Bytes` within a struct that is an argument or an answer: with `#[serde(with = "dmrpc_actors::attached")]` long ones travel
 /// without being copied, as those that are arguments themselves do.
