@@ -1,12 +1,13 @@
 //! The deadlines of a system's calls. Nearly all calls end long before theirs, so that beginning and ending must be cheap and
-//! running out may cost a little: one list under one short lock and one task that sleeps until the earliest, where a timer of
-//! the runtime for each call took a third of an ask (`examples/throughput.rs`).
+//! running out may cost a little: a few lists, each under its own short lock, and one task that sleeps until the earliest, where a
+//! timer of the runtime for each call took a third of an ask (`examples/throughput.rs`).
 //!
 //! 1. A call whose deadline is over is woken at most [`RESOLUTION`] later.
 //! 2. Registering earlier than what is being slept for wakes the task; nothing else does.
 
 use parking_lot::Mutex;
 use slab::Slab;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -17,17 +18,33 @@ use tokio::time::{Instant, sleep_until};
 /// Deadlines so near to each other may be seen at once.
 const RESOLUTION: Duration = Duration::from_millis(1);
 
+/// Threads that call at the same time mostly have lists of their own.
+const SHARDS: usize = 8;
+
 pub(crate) struct Deadlines {
-    state: Mutex<State>,
+    shards: [Shard; SHARDS],
     /// For the task: there is an earlier one, or no system any more.
     earlier: Arc<Notify>,
 }
 
+/// Apart from its neighbours in the caches.
+#[derive(Default)]
+#[repr(align(128))]
+struct Shard(Mutex<State>);
+
 #[derive(Default)]
 struct State {
     calls: Slab<Call>,
-    /// What the task sleeps until; `None` if it waits for the first call.
+    /// What the task sleeps until at the latest, as far as these calls go; `None` if there were none.
     planned: Option<Instant>,
+}
+
+thread_local! {
+    /// The list that calls of this thread go to.
+    static SHARD: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS
+    };
 }
 
 struct Call {
@@ -39,13 +56,14 @@ struct Call {
 impl Deadlines {
     pub(crate) fn start(runtime: &Handle) -> Arc<Self> {
         let earlier = Arc::new(Notify::new());
-        let deadlines = Arc::new(Self { state: Mutex::default(), earlier: Arc::clone(&earlier) });
+        let deadlines = Arc::new(Self { shards: Default::default(), earlier: Arc::clone(&earlier) });
         runtime.spawn(watch(Arc::downgrade(&deadlines), earlier));
         deadlines
     }
 
-    fn register(&self, deadline: Instant, waker: Waker) -> usize {
-        let mut state = self.state.lock();
+    fn register(&self, deadline: Instant, waker: Waker) -> (usize, usize) {
+        let shard = SHARD.with(|shard| *shard);
+        let mut state = self.shards[shard].0.lock();
         let key = state.calls.insert(Call { deadline, waker: Some(waker) });
         let is_earlier = state.planned.is_none_or(|planned| deadline < planned);
         if is_earlier {
@@ -55,27 +73,29 @@ impl Deadlines {
         if is_earlier {
             self.earlier.notify_one();
         }
-        key
+        (shard, key)
     }
 
     /// Wakes those whose deadline is over; what to sleep until next.
     fn expire(&self, now: Instant) -> Option<Instant> {
         let mut wakers = Vec::new();
-        let mut state = self.state.lock();
-        let mut next: Option<Instant> = None;
-        for (_, call) in &mut state.calls {
-            if call.deadline <= now {
-                wakers.extend(call.waker.take());
-            } else if next.is_none_or(|next| call.deadline < next) {
-                next = Some(call.deadline);
+        let mut earliest: Option<Instant> = None;
+        for Shard(state) in &self.shards {
+            let mut state = state.lock();
+            let mut next: Option<Instant> = None;
+            for (_, call) in &mut state.calls {
+                if call.deadline <= now {
+                    wakers.extend(call.waker.take());
+                } else if next.is_none_or(|next| call.deadline < next) {
+                    next = Some(call.deadline);
+                }
             }
+            // Not before the clock has moved on, however many deadlines there are in between.
+            state.planned = next.map(|next| next.max(now + RESOLUTION));
+            earliest = [earliest, state.planned].into_iter().flatten().min();
         }
-        // Not before the clock has moved on, however many deadlines there are in between.
-        let next = next.map(|next| next.max(now + RESOLUTION));
-        state.planned = next;
-        drop(state);
         wakers.into_iter().for_each(Waker::wake);
-        next
+        earliest
     }
 }
 
@@ -102,16 +122,16 @@ async fn watch(deadlines: Weak<Deadlines>, earlier: Arc<Notify>) {
 
 /// The deadline of one call, from when it first had to wait.
 #[derive(Default)]
-pub(crate) struct Deadline(Option<(Arc<Deadlines>, usize)>);
+pub(crate) struct Deadline(Option<(Arc<Deadlines>, (usize, usize))>);
 
 impl Deadline {
     /// Ready when the deadline is over.
     pub(crate) fn poll(&mut self, of: &Arc<Deadlines>, deadline: Instant, waker: &Waker) -> Poll<()> {
-        let Some((deadlines, key)) = &self.0 else {
+        let Some((deadlines, (shard, key))) = &self.0 else {
             self.0 = Some((Arc::clone(of), of.register(deadline, waker.clone())));
             return Poll::Pending;
         };
-        let mut state = deadlines.state.lock();
+        let mut state = deadlines.shards[*shard].0.lock();
         match &mut state.calls[*key].waker {
             None => Poll::Ready(()),
             Some(known) => {
@@ -124,8 +144,8 @@ impl Deadline {
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        if let Some((deadlines, key)) = self.0.take() {
-            let call = deadlines.state.lock().calls.remove(key);
+        if let Some((deadlines, (shard, key))) = self.0.take() {
+            let call = deadlines.shards[shard].0.lock().calls.remove(key);
             drop(call);
         }
     }
@@ -162,7 +182,7 @@ mod tests {
         for wait in waits {
             wait.await.expect("in time");
         }
-        assert!(deadlines.state.lock().calls.is_empty());
+        assert!(deadlines.shards.iter().all(|shard| shard.0.lock().calls.is_empty()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -170,7 +190,7 @@ mod tests {
         let deadlines = Deadlines::start(&Handle::current());
         let soon = Instant::now() + Duration::from_secs(1);
         assert!(tokio::time::timeout(Duration::from_millis(1), wait(&deadlines, soon)).await.is_err());
-        assert!(deadlines.state.lock().calls.is_empty());
+        assert!(deadlines.shards.iter().all(|shard| shard.0.lock().calls.is_empty()));
         wait(&deadlines, soon).await;
         assert!(Instant::now() >= soon);
     }

@@ -43,6 +43,9 @@ mod deadlines;
 mod dynamic;
 mod error;
 mod exit;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod mailbox;
 mod recipient;
 mod remote;

@@ -444,6 +444,10 @@ impl Inner {
         actors.by_id.get(&id).map(|entry| (id, Arc::clone(&entry.local)))
     }
 
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn actor(&self, id: u32) -> Option<Arc<dyn Local>> {
         self.actors.lock().by_id.get(&id).map(|entry| Arc::clone(&entry.local))
     }

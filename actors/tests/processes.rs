@@ -161,8 +161,7 @@ impl Process {
         if let Some(store) = store {
             command.env(STORE, store.url());
         }
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("this binary runs");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("this binary runs");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let address = loop {
             let line = lines.next().expect("the child says that it is ready").expect("text");
@@ -359,7 +358,8 @@ async fn a_killed_callee(way: Way) {
     // What was lent comes back after the grace period, and what the dead process had is free.
     assert_eq!(sum(&object.get().await.expect("still ours")), sum(&pattern(100_000, 4)));
     drop(object);
-    let all_back = |stats: &Stats| stats.objects == 0 && stats.live_pages == 0 && stats.sessions == 1 && stats.holds == 0;
+    let all_back =
+        |stats: &Stats| stats.objects == 0 && stats.live_pages == 0 && stats.sessions == 1 && stats.holds == 0;
     rig.wait_for("all pages are back", all_back).await;
     let stats = rig.stats().await;
     assert_eq!(stats.quarantined_pages.get(), 0);

@@ -143,6 +143,12 @@ pub trait Receiver: Send {
         let _ = budget;
     }
 
+    /// Says whether the caller waits edge-triggered: not for a descriptor to be ready, but for it to become ready again. Then
+    /// a half may leave its bells ringing, which saves a system call a wake-up. At first it does not.
+    fn edge_triggered(&mut self, edges: bool) {
+        let _ = edges;
+    }
+
     /// Says where the body goes whose head was just received.
     ///
     /// # Panics

@@ -15,7 +15,8 @@ pub struct LinkOptions {
     pub max_queued_bytes: u64,
     /// How many bytes of bodies one call of a half moves before it says [`Empty`](crate::link::Incoming::Empty) or `false`
     /// though it could go on, so that a loop over many links is fair. Only for those who wait level-triggered (`poll`, plain
-    /// `epoll`): the descriptors stay ready. The tokio shells need the default, no such limit.
+    /// `epoll`): the descriptors stay ready. The blocking and the tokio
+    /// receiver need the default, no such limit.
     pub turn_bytes: u64,
     /// How long a peer may take to set up a link that it began, before the acceptor gives it up.
     pub setup_timeout: Duration,

@@ -17,6 +17,17 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
+/// What may move to another thread.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Listener>();
+    is_send::<Link>();
+    is_send::<BlockingSender>();
+    is_send::<BlockingReceiver>();
+    is_send::<AsyncSender>();
+    is_send::<AsyncReceiver>();
+};
+
 /// The two ends of a link: of the acceptor and of the connector.
 type Maker = fn(&LinkOptions) -> (Link, Link);
 

@@ -2,8 +2,10 @@
 
 use crate::codec::Content;
 use crate::inline::InlineBytes;
+use crate::layout::Layout;
 use crate::object::Object;
 use crate::{Codec, Edit, Granted, StoreError, View};
+use dmrpc_pages::Extent;
 use dmrpc_wire::{NodeId, ObjectId};
 use std::fmt;
 use std::marker::PhantomData;
@@ -149,6 +151,35 @@ impl AnyRef {
             into.copy_from_slice(View::open(&part).await?.as_bytes());
         }
         Ok(())
+    }
+
+    /// The pages that the bytes lie in, in order, holes included; none for inline bytes. References to objects that share pages
+    /// have extents in common.
+    ///
+    /// # Errors
+    ///
+    /// As [`ObjectRef::get`].
+    pub async fn extents(&self) -> Result<Vec<Extent>, StoreError> {
+        let Target::Stored(object) = &self.target else { return Ok(Vec::new()) };
+        let pages = Layout::pages_of(&self.range(), object.client.page_size);
+        if object.client.local {
+            return Ok(object.locate(&self.range()).await?.cut(pages).map(|piece| piece.extent).collect());
+        }
+        object.check_claim()?;
+        let mut at = 0;
+        let mut extents = object.client.resolve(object.id(), object.size()).await?;
+        extents.retain_mut(|extent| {
+            let (start, end) = (pages.start.max(at), pages.end.min(at + extent.count));
+            let skip = start.saturating_sub(at);
+            at += extent.count;
+            if start >= end {
+                return false;
+            }
+            let first = if extent.is_hole() { 0 } else { extent.first + skip };
+            *extent = Extent::new(extent.segment, first, end - start);
+            true
+        });
+        Ok(extents)
     }
 
     /// As [`ObjectRef::edit`].

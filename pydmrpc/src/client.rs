@@ -1,21 +1,41 @@
 //! The store that this process uses, from `init` to `shutdown`.
 //!
-//! 1. There is at most one; a new one may follow after a shutdown, and in a forked child.
+//! 1. There is at most one; a new one may follow after a shutdown, but not in a fork of the process.
 //! 2. References of a store that was shut down raise; memory that arrays show stays readable.
 
 use crate::actor;
 use crate::errors;
 use crate::fork::Native;
 use crate::wait::{Deadline, wait};
-use dmrpc_objstore::{EmbeddedOptions, Store, StoreOptions};
-use dmrpc_pages::ByteSize;
+use dmrpc_objstore::{EmbeddedOptions, Store, StoreOptions, block_on};
+use dmrpc_pages::{ByteSize, PageSize};
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+/// Where the first store was started. The store's library can't start again in a fork of that process.
+static HOME: OnceLock<Native<()>> = OnceLock::new();
+
 static STORE: Mutex<Option<Native<Store>>> = Mutex::new(None);
+
+/// How many sessions were ended. What belongs to one of them is dead.
+static ENDED: AtomicU32 = AtomicU32::new(0);
+
+/// A session of this process, the first or a later one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SessionNumber(u32);
+
+impl SessionNumber {
+    /// The one that runs, or the next one if none does.
+    pub(crate) fn current() -> Self {
+        // Relaxed: who uses a reference while another thread shuts the store down may come before or after that.
+        Self(ENDED.load(Ordering::Relaxed))
+    }
+}
 
 /// The pool of an embedded node, unless one is asked for: this part of the host's memory.
 const POOL_PART_OF_MEMORY: u64 = 4;
@@ -75,6 +95,9 @@ pub(crate) fn start(
     if matches!(&*STORE.lock(), Some(store) if !store.is_foreign()) {
         return Err(PyRuntimeError::new_err("pydmrpc.init() was called before; call pydmrpc.shutdown() first"));
     }
+    if HOME.get_or_init(|| Native::new(())).is_foreign() {
+        return Err(errors::forked(py));
+    }
     let mut options = StoreOptions::new(address.unwrap_or_default());
     options.token = token.unwrap_or_default();
     options.name = name.unwrap_or_else(|| format!("python {}", std::process::id()));
@@ -94,22 +117,26 @@ pub(crate) fn start(
         None => {
             let mut embedded = EmbeddedOptions::default();
             embedded.store = options;
-            embedded.listen = listen;
-            embedded.pool_bytes = match pool {
+            let listen = listen.iter().map(|address| address.parse()).collect::<Result<_, _>>();
+            embedded.node.listen = listen.map_err(|error| PyValueError::new_err(format!("listen: {error}")))?;
+            embedded.node.pool_bytes = match pool {
                 Some(pool) => bytes(&pool, "pool")?,
                 None => host_memory_bytes() / POOL_PART_OF_MEMORY,
             };
             if let Some(page_size) = page_size {
-                embedded.page_bytes = bytes(&page_size, "page_size")?;
+                let page_size = PageSize::new(bytes(&page_size, "page_size")?);
+                embedded.node.page_size = page_size.map_err(|error| PyValueError::new_err(error.to_string()))?;
             }
-            wait(py, Deadline::NEVER, Store::embedded_with(embedded))?
+            // Making the pool takes a moment, which other threads have.
+            let started = py.detach(|| block_on(Store::embedded_with(embedded)));
+            started.map_err(|error| errors::of_store(py, &error))?
         }
     };
     let mut current = STORE.lock();
     match &*current {
         Some(other) if !other.is_foreign() => {
             drop(current);
-            wait(py, Deadline::NEVER, store.close())?;
+            py.detach(|| store.close());
             Err(PyRuntimeError::new_err("pydmrpc.init() was called on two threads at once"))
         }
         _ => {
@@ -124,10 +151,13 @@ pub(crate) fn start(
 pub(crate) fn stop(py: Python<'_>) -> PyResult<()> {
     actor::stop(py)?;
     let store = STORE.lock().take();
-    match store {
-        Some(store) if !store.is_foreign() => wait(py, Deadline::NEVER, store.close()),
-        _ => Ok(()),
+    if store.is_some() {
+        ENDED.fetch_add(1, Ordering::Relaxed);
     }
+    if let Some(store) = store.filter(|store| !store.is_foreign()) {
+        py.detach(|| store.close());
+    }
+    Ok(())
 }
 
 /// Whether there is a store.
@@ -141,13 +171,6 @@ pub(crate) fn is_started() -> bool {
 pub(crate) fn about(py: Python<'_>) -> PyResult<(String, String, usize, bool)> {
     let store = store(py)?;
     Ok((store.url().to_owned(), format!("{:08x}", store.node().0), store.page_size(), store.is_local()))
-}
-
-/// Waits until the node has done all that was sent to it.
-#[pyfunction]
-pub(crate) fn flush(py: Python<'_>) -> PyResult<()> {
-    let store = store(py)?;
-    wait(py, Deadline::NEVER, store.flush())
 }
 
 /// The node's figures by name.

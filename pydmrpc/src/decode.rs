@@ -32,15 +32,10 @@ pub(crate) fn value(py: Python<'_>, view: View, writable: bool) -> PyResult<Boun
         Kind::Bytes | Kind::ByteArray => bytes(py, payload, trailer.kind),
         Kind::Array | Kind::Memory => {
             let form = ArrayForm::decode_for(meta, trailer.payload_bytes).map_err(malformed)?;
-            array(py, &open(py, view, writable)?, trailer.kind, &form)
+            array(py, &Region::open(view, writable), trailer.kind, &form)
         }
         Kind::Pickle => unpickle(py, view, &trailer, writable),
     }
-}
-
-/// The region of a view.
-pub(crate) fn open(py: Python<'_>, view: View, writable: bool) -> PyResult<Arc<Region>> {
-    Region::open(view, writable).map_err(|error| errors::of_store(py, &error))
 }
 
 /// A copy of `content`, as `bytes` or `bytearray`.
@@ -79,12 +74,12 @@ fn unpickle<'py>(py: Python<'py>, view: View, trailer: &Trailer, writable: bool)
     static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let loads = LOADS.import(py, "pickle", "loads")?;
     if trailer.buffers() == 0 {
-        let region = open(py, view, false)?;
+        let region = Region::open(view, false);
         return loads.call1((PageBuffer::over(py, &region, trailer.meta.clone())?,));
     }
     let ranges = (0..trailer.buffers()).map(|index| trailer.buffer(view.as_bytes(), index));
     let ranges = ranges.collect::<Result<Vec<_>, _>>().map_err(|error| errors::malformed(py, error))?;
-    let region = open(py, view, writable)?;
+    let region = Region::open(view, writable);
     let buffers = PyList::empty(py);
     for range in ranges {
         buffers.append(PageBuffer::memoryview(py, &region, range)?)?;

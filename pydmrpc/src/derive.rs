@@ -7,6 +7,7 @@ use crate::encode::Plan;
 use crate::errors;
 use crate::foreign;
 use crate::region::{self, Changes, Region};
+use crate::sharing::Pages;
 use crate::wait::{Deadline, wait};
 use dmrpc_objstore::{AnyRef, Edit, StoreError};
 use pyo3::prelude::*;
@@ -16,9 +17,9 @@ use std::sync::Arc;
 /// The least bytes in buffers for which it is tried: smaller arrays are copies anyhow.
 const MIN_BYTES: usize = 64 * 1024;
 
-/// The object that `plan` describes, made out of the object that its buffers come from; `None` if they come from none, or
-/// if it does not pay.
-pub(crate) fn derive(py: Python<'_>, plan: &Plan<'_>) -> PyResult<Option<AnyRef>> {
+/// The object that `plan` describes, made out of the object that its buffers come from, and the pages of that; `None` if they
+/// come from none, or if it does not pay.
+pub(crate) fn derive(py: Python<'_>, plan: &Plan<'_>) -> PyResult<Option<(AnyRef, Arc<Pages>)>> {
     let Some(region) = source(plan) else { return Ok(None) };
     let Some(changes) = region.changes() else { return Ok(None) };
     let Changes { base, dirty } = changes.map_err(|error| errors::of_store(py, &error))?;
@@ -33,8 +34,9 @@ pub(crate) fn derive(py: Python<'_>, plan: &Plan<'_>) -> PyResult<Option<AnyRef>
         let view = wait(py, Deadline::NEVER, base.get())?;
         view.as_bytes().get(plan.tail_start()..) == Some(&tail)
     };
+    let origin = Arc::new(Pages::of(py, &base)?);
     if writes.is_empty() && same_tail {
-        return Ok(Some(base));
+        return Ok(Some((base, origin)));
     }
     let mut edit = wait(py, Deadline::NEVER, base.edit())?;
     let (total, tail_start) = (plan.layout.total as u64, plan.tail_start() as u64);
@@ -51,7 +53,7 @@ pub(crate) fn derive(py: Python<'_>, plan: &Plan<'_>) -> PyResult<Option<AnyRef>
         Ok(())
     });
     written.map_err(|error: StoreError| errors::of_store(py, &error))?;
-    Ok(Some(wait(py, Deadline::NEVER, edit.commit())?.into_any()))
+    Ok(Some((wait(py, Deadline::NEVER, edit.commit())?.into_any(), origin)))
 }
 
 /// The region that the plan's largest buffer lies in, at the place that the plan gives it.

@@ -72,7 +72,7 @@ impl Edit {
     fn commit(&self, py: Python<'_>) -> PyResult<ObjectRef> {
         let edit = self.take(py)?;
         let any = wait(py, Deadline::NEVER, edit.into_inner().commit())?.into_any();
-        Ok(self.source.get().edited(any))
+        self.source.get().edited(py, any)
     }
 
     fn discard(&self) {

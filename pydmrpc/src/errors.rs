@@ -44,7 +44,11 @@ pub(crate) fn of_store(py: Python<'_>, error: &StoreError) -> PyErr {
             );
         }
         StoreError::OutOfRange { .. } => return PyIndexError::new_err(error.to_string()),
-        StoreError::Address { .. } | StoreError::Misaligned { .. } | StoreError::TooLarge { .. } => {
+        StoreError::TooLarge { .. } => {
+            let message = format!("{error}; start the memory node with a larger pool, or store the value in parts");
+            return named(py, "ObjectStoreFullError", message);
+        }
+        StoreError::Address { .. } | StoreError::Misaligned { .. } => {
             return PyValueError::new_err(error.to_string());
         }
         _ => "RaySystemError",
@@ -58,8 +62,7 @@ pub(crate) fn forked(py: Python<'_>) -> PyErr {
         py,
         "ForkError",
         "this process was forked after pydmrpc.init(), and the store's threads and session stayed in its parent; start \
-         processes with multiprocessing's \"spawn\" method, or call pydmrpc.init() here and hand references over as grants \
-         (ref.grant())",
+         processes with multiprocessing's \"spawn\" method, and hand references over as grants (ref.grant())",
     )
 }
 

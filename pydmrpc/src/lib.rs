@@ -9,6 +9,7 @@
 //! | `foreign.rs` | buffers of other Python objects, copied without the GIL |
 //! | `region.rs`, `page_buffer.rs` | memory of the store that Python looks at |
 //! | `derive.rs` | storing what came from the store: only what changed |
+//! | `sharing.rs` | how many pages two objects have in common |
 //! | `form.rs` | what the bytes of a reference are, and what an index names |
 //! | `objectref.rs`, `edit.rs` | the classes; `put` and `get` |
 //! | `actor.rs`, `message.rs` | calls to actors of any language, and what travels to and from actors of any language |
@@ -44,6 +45,7 @@ mod reduce;
 #[expect(unsafe_code, reason = "memory that Python may write")]
 mod region;
 mod scalars;
+mod sharing;
 mod wait;
 
 use pyo3::prelude::*;
@@ -56,7 +58,7 @@ mod _core {
     #[pymodule_export]
     use crate::actor::{Actor, connect};
     #[pymodule_export]
-    use crate::client::{about, flush, is_started, start, stats, stop};
+    use crate::client::{about, is_started, start, stats, stop};
     #[pymodule_export]
     use crate::edit::Edit;
     #[pymodule_export]
@@ -65,6 +67,8 @@ mod _core {
     use crate::objectref::{_decode, _encode, _from_bytes, _from_grant, ObjectRef, get, put, redeem};
     #[pymodule_export]
     use crate::page_buffer::PageBuffer;
+    #[pymodule_export]
+    use crate::sharing::sharing;
 
     /// Called in the child after a fork.
     #[pyfunction]

@@ -4,6 +4,7 @@
 //! 2. Two references are equal if they lead to the same bytes and see them as the same.
 //! 3. Making, slicing, comparing and dropping a reference asks nobody.
 
+use crate::client::SessionNumber;
 use crate::decode;
 use crate::edit::Edit;
 use crate::encode::Plan;
@@ -11,17 +12,19 @@ use crate::errors;
 use crate::fork::Native;
 use crate::form::{self, Form};
 use crate::layout::{ArrayForm, Kind, Malformed, Order, Trailer};
+use crate::region::Region;
+use crate::sharing::Pages;
 use crate::wait::{Deadline, wait};
 use crate::{client, derive, numpy, reduce};
-use dmrpc_objstore::{AnyRef, Codec, Granted, INLINE_BYTES, ObjectRef as StoreRef, Store};
+use dmrpc_objstore::{AnyRef, Codec, Granted, INLINE_BYTES, ObjectRef as StoreRef, Store, StoreError};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The codec of whole Python values: their trailer tells more.
@@ -41,10 +44,14 @@ const PICKLED_GRANT_SECONDS: f64 = 600.0;
 #[pyclass(frozen, weakref, module = "pydmrpc")]
 pub(crate) struct ObjectRef {
     any: Native<AnyRef>,
+    /// The session that it was made in.
+    session: SessionNumber,
     form: Form,
     /// What the trailer of a whole value says, once it was read.
     head: OnceLock<Head>,
     name: Name,
+    /// The pages of the object that this one was made of, if it was.
+    origin: Option<Arc<Pages>>,
     /// References inside the value.
     #[expect(dead_code, reason = "they are only owned")]
     kept: Vec<Py<ObjectRef>>,
@@ -92,7 +99,15 @@ impl Head {
 
 impl ObjectRef {
     fn new(any: AnyRef, form: Form) -> Self {
-        Self { any: Native::new(any), form, head: OnceLock::new(), name: Name::new(), kept: Vec::new() }
+        Self {
+            any: Native::new(any),
+            session: SessionNumber::current(),
+            form,
+            head: OnceLock::new(),
+            name: Name::new(),
+            origin: None,
+            kept: Vec::new(),
+        }
     }
 
     /// A reference that came from somewhere else.
@@ -102,17 +117,29 @@ impl ObjectRef {
     }
 
     /// The object that an edit of this one became.
-    pub(crate) fn edited(&self, any: AnyRef) -> Self {
+    pub(crate) fn edited(&self, py: Python<'_>, any: AnyRef) -> PyResult<Self> {
         let edited = Self::new(any.with_codec(self.any.codec()), self.form.clone());
+        let edited = Self { origin: Some(Arc::new(Pages::of(py, &self.any)?)), ..edited };
         match self.head.get() {
-            Some(head) => Self { head: head.clone().into(), ..edited },
-            None => edited,
+            Some(head) => Ok(Self { head: head.clone().into(), ..edited }),
+            None => Ok(edited),
         }
     }
 
-    /// The reference of the store; an exception in a forked child.
+    /// The pages of the object that this one was made of, if it was made here.
+    pub(crate) fn origin(&self) -> Option<&Arc<Pages>> {
+        self.origin.as_ref()
+    }
+
+    /// The reference of the store; an exception in a forked child, and after a shutdown.
     pub(crate) fn any(&self, py: Python<'_>) -> PyResult<&AnyRef> {
-        if self.any.is_foreign() { Err(errors::forked(py)) } else { Ok(&self.any) }
+        if self.any.is_foreign() {
+            return Err(errors::forked(py));
+        }
+        if self.session != SessionNumber::current() && !self.any.is_inline() {
+            return Err(errors::of_store(py, &StoreError::Closed));
+        }
+        Ok(&self.any)
     }
 
     /// What the value is, from its trailer.
@@ -162,7 +189,15 @@ impl ObjectRef {
     /// A reference to a part.
     fn sliced(&self, py: Python<'_>, range: Range<usize>, form: Form) -> PyResult<Self> {
         let name = Name { start: self.name.start + range.start as u64, ..self.name };
-        Ok(Self { any: Native::new(self.part(py, range)?), form, head: OnceLock::new(), name, kept: Vec::new() })
+        Ok(Self {
+            any: Native::new(self.part(py, range)?),
+            session: self.session,
+            form,
+            head: OnceLock::new(),
+            name,
+            origin: None,
+            kept: Vec::new(),
+        })
     }
 
     /// The value.
@@ -171,9 +206,9 @@ impl ObjectRef {
         match &self.form {
             Form::Value => decode::value(py, view, writable),
             Form::Bytes(kind) => decode::bytes(py, view.as_bytes(), *kind),
-            Form::Array(kind, form) => decode::array(py, &decode::open(py, view, writable)?, *kind, form),
+            Form::Array(kind, form) => decode::array(py, &Region::open(view, writable), *kind, form),
             Form::Raw => {
-                let region = decode::open(py, view, writable)?;
+                let region = Region::open(view, writable);
                 let len = region.len();
                 crate::page_buffer::PageBuffer::memoryview(py, &region, 0..len)
             }
@@ -329,7 +364,7 @@ impl ObjectRef {
     fn model<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let view = wait(py, Deadline::NEVER, self.any(py)?.get())?;
         match self.array_form(py)? {
-            Some((kind, form)) => decode::array(py, &decode::open(py, view, false)?, kind, form),
+            Some((kind, form)) => decode::array(py, &Region::open(view, false), kind, form),
             None => Err(PyTypeError::new_err("not an array")),
         }
     }
@@ -518,8 +553,10 @@ pub(crate) fn put(value: &Bound<'_, PyAny>) -> PyResult<ObjectRef> {
     }
     let store = client::store(py)?;
     let plan = Plan::new(value)?;
-    let any = match derive::derive(py, &plan)? {
-        Some(any) => any,
+    let derived = derive::derive(py, &plan)?;
+    let origin = derived.as_ref().map(|(_, origin)| origin.clone());
+    let any = match derived {
+        Some((any, _)) => any,
         None if plan.layout.total <= INLINE_BYTES => {
             let mut bytes = [0; INLINE_BYTES];
             let bytes = &mut bytes[..plan.layout.total];
@@ -534,7 +571,7 @@ pub(crate) fn put(value: &Bound<'_, PyAny>) -> PyResult<ObjectRef> {
     };
     let head = Head { kind: plan.kind, payload_bytes: plan.payload_bytes().unwrap_or(0), form: plan.form };
     let reference = ObjectRef::new(any.with_codec(PYTHON_VALUE), Form::Value);
-    Ok(ObjectRef { head: head.into(), kept: plan.refs, ..reference })
+    Ok(ObjectRef { head: head.into(), origin, kept: plan.refs, ..reference })
 }
 
 /// The value of a reference, or a list of the values of several. See `pydmrpc.get`.

@@ -54,7 +54,7 @@ static KNOWN: Mutex<BTreeMap<usize, Weak<Region>>> = Mutex::new(BTreeMap::new())
 
 impl Region {
     /// The region of a view.
-    pub(crate) fn open(view: View, writable: bool) -> Result<Arc<Self>, StoreError> {
+    pub(crate) fn open(view: View, writable: bool) -> Arc<Self> {
         let (memory, start, len) = if !writable {
             let (start, len) = (view.as_bytes().as_ptr().cast_mut(), view.as_bytes().len());
             (Memory::Shared(view), start, len)
@@ -64,7 +64,7 @@ impl Region {
             let len = copy.len();
             (Memory::Copy(copy), start, len)
         } else {
-            let mut private = view.into_private()?;
+            let mut private = view.into_private();
             let (start, len) = (private.as_bytes_mut().as_mut_ptr(), private.as_bytes().len());
             (Memory::Private(private), start, len)
         };
@@ -73,7 +73,7 @@ impl Region {
             start.expose_provenance();
             KNOWN.lock().insert(start.addr(), Arc::downgrade(&region));
         }
-        Ok(region)
+        region
     }
 
     /// Where byte `offset` is.

@@ -26,7 +26,7 @@ def until(condition, what):
 @functools.cache
 def built(package):
     """The binary of a package of this workspace, as cargo builds it now."""
-    subprocess.run(["cargo", "build", "--quiet", "--package", package], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "--quiet", "--package", package], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     return str(target / "debug" / package)
 

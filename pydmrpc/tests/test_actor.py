@@ -111,7 +111,6 @@ def test_what_the_actor_keeps_outlives_us(handle):
     ref = pydmrpc.put(np.full(100_000, 3, "u1"))
     assert handle.keep(ref) == 1
     del ref
-    pydmrpc.flush()
     (back,) = handle.kept()
     assert (pydmrpc.get(back.view("u1")) == 3).all()
     del back

@@ -34,6 +34,8 @@ pub(super) struct ShmReceiver {
     pub(super) turn_bytes: u64,
     /// Whether `data` was rung by ourselves, to go on after others had their turn.
     pub(super) yielded: bool,
+    /// Whether `data` need not be stilled: the caller waits for it to be rung again.
+    pub(super) edges: bool,
     pub(super) state: State,
     /// The last head, in the first `head_len` bytes; never shrinks.
     pub(super) head: Vec<u8>,
@@ -151,7 +153,7 @@ impl ShmReceiver {
                 // Nobody rang, and still we are asked: it may have been the lifeline, or a ring that came late.
                 self.lifeline.look()?;
             }
-            self.data.still();
+            self.still();
         }
         let released = self.consumer.release();
         self.consumer.prepare_wait();
@@ -169,9 +171,15 @@ impl ShmReceiver {
         if ended { Err(LinkError::Closed) } else { Ok(true) }
     }
 
+    fn still(&self) {
+        if !self.edges {
+            self.data.still();
+        }
+    }
+
     fn stop_waiting(&mut self) {
         if std::mem::take(&mut self.waiting) && self.consumer.stop_waiting() {
-            self.data.still();
+            self.still();
         }
     }
 
@@ -209,7 +217,7 @@ impl ShmReceiver {
             self.stop_waiting();
         }
         if std::mem::take(&mut self.yielded) {
-            self.data.still();
+            self.still();
         }
         loop {
             match self.step()? {
@@ -274,6 +282,12 @@ impl Receiver for ShmReceiver {
                 return;
             }
         }
+    }
+
+    fn edge_triggered(&mut self, edges: bool) {
+        self.edges = edges;
+        self.still();
+        // What was rung before is forgotten: the next call looks for itself.
     }
 
     fn place(&mut self, target: Target) {

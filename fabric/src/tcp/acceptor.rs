@@ -8,6 +8,7 @@ use crate::options::LinkOptions;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
@@ -50,9 +51,9 @@ impl Acceptor {
 
     pub(crate) fn try_accept(&mut self, options: &LinkOptions) -> Result<Option<Link>, LinkError> {
         loop {
-            let mut space = [std::mem::MaybeUninit::<epoll::Event>::uninit(); EVENTS];
+            let mut events = [MaybeUninit::<epoll::Event>::uninit(); EVENTS];
             let zero = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-            let events = match epoll::wait(&self.epoll, &mut space, Some(&zero)) {
+            let ready = match epoll::wait(&self.epoll, &mut events[..], Some(&zero)) {
                 Ok(([], _)) => {
                     self.expire(options);
                     return Ok(None);
@@ -62,7 +63,7 @@ impl Acceptor {
                 Err(error) => return Err(LinkError::io("waiting for those who connect", error)),
             };
             // The set is level-triggered: what is not looked at now comes again.
-            for event in events {
+            for event in ready.iter() {
                 let token = event.data.u64();
                 if token == LISTENER {
                     self.welcome(options)?;

@@ -132,12 +132,16 @@ impl Core {
                 let patience = if matches!(wait, Wait::Memory(_)) { WRITE_WAIT_MS } else { COMMIT_WAIT_MS };
                 let deadline = deadline.unwrap_or_else(|| self.now.saturating_add(patience));
                 let session = self.sessions.get_mut(key);
+                if body.is_some() {
+                    // Renewals stand behind the body.
+                    session.lease_until = session.lease_until.max(deadline.saturating_add(self.config.lease_ms));
+                }
                 session.applied = head.sequence - 1;
                 session.blocked = Some(Blocked { request: put_aside(head, request, body), wait, deadline });
                 self.waiters.add(wait, Waiter::Stream(key));
                 if let Wait::Memory(pages) = wait {
                     self.memory.wait_for_write(key, pages);
-                    self.serve_memory(out);
+                    self.serve_last(out);
                 }
             }
             Err(stop) => {

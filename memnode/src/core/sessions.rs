@@ -23,10 +23,10 @@ pub(crate) struct SessionKey {
 pub(crate) const MAX_UNACKNOWLEDGED: usize = 4096;
 
 /// The most bytes of answers kept for a session that may resume. A client that lets more gather breaks the protocol.
-pub(crate) const MAX_ANSWER_BYTES: usize = 4 << 20;
+pub(crate) const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 /// The most bytes of requests that wait behind one that waits. A client that sends more breaks the protocol.
-pub(crate) const MAX_QUEUED_BYTES: usize = 4 << 20;
+pub(crate) const MAX_QUEUED_BYTES: usize = 1 << 20;
 
 /// A request that was put aside, as bytes.
 pub(crate) struct Aside {

@@ -3,6 +3,9 @@
 
 #![allow(dead_code, reason = "each test uses its part of the world")]
 
+pub(crate) mod client;
+mod hostile;
+
 use dmrpc_memnode::core::{Access, Action, Actions, Core, CoreConfig, Event, LinkId, Now, Region, Ticket};
 use dmrpc_pages::Extent;
 use dmrpc_wire::{Hello, Request, Stats};

@@ -23,7 +23,7 @@ from pydmrpc import exceptions
 from pydmrpc._actor import ActorHandle, actor
 from pydmrpc._core import ObjectRef, get, put, redeem
 from pydmrpc._edit import Edit
-from pydmrpc._node import Context, Memory, init, is_initialized, memory, shutdown, stats
+from pydmrpc._node import Context, Memory, Sharing, init, is_initialized, memory, sharing, shutdown, stats
 
 __all__ = [
     "ActorHandle",
@@ -31,6 +31,7 @@ __all__ = [
     "Edit",
     "Memory",
     "ObjectRef",
+    "Sharing",
     "actor",
     "exceptions",
     "get",
@@ -39,6 +40,7 @@ __all__ = [
     "memory",
     "put",
     "redeem",
+    "sharing",
     "shutdown",
     "stats",
 ]

@@ -25,22 +25,21 @@ class Edit:
     slices whose length does not change.
     """
 
-    __slots__ = ("_committed", "_core", "_model", "_source")
+    __slots__ = ("_committed", "_core", "_discarded", "_model", "_source")
 
     def __init__(self, source: _core.ObjectRef, core: _core.Edit) -> None:
         self._source = source
         self._core = core
         self._committed: _core.ObjectRef | None = None
+        self._discarded = False
         # An array over the unedited bytes: it is never read, only asked where an index leads.
         self._model: Any = source.model() if source.kind == "array" else None
 
     def __enter__(self) -> Edit:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._committed is not None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self._committed is not None or self._discarded:
             return
         if kind is None:
             self.commit()
@@ -59,6 +58,8 @@ class Edit:
         import numpy as np
 
         view = self._view(index)
+        if view.size == 0:
+            return np.empty(view.shape, view.dtype)
         low, span = _span(self._model, view)
         content = np.ndarray(view.shape, view.dtype, bytearray(self._core.read(low, span)), _lead(view), view.strides)
         return content.copy() if content.ndim else content[()]
@@ -96,9 +97,7 @@ class Edit:
     def _view(self, index: Any) -> Any:
         parts = index if isinstance(index, tuple) else (index,)
         for part in parts:
-            if not (
-                part is Ellipsis or isinstance(part, slice) or (hasattr(part, "__index__") and not hasattr(part, "shape"))
-            ):
+            if not (part is Ellipsis or isinstance(part, slice) or (hasattr(part, "__index__") and not hasattr(part, "shape"))):
                 raise TypeError(
                     f"an edit takes ints, slices and ..., not {type(part).__name__}: for other indices write to"
                     " a = pydmrpc.get(ref) and store that with pydmrpc.put(a), which keeps unchanged pages shared too"
@@ -130,7 +129,8 @@ class Edit:
         return self._committed
 
     def discard(self) -> None:
-        """Forgets it."""
+        """Forgets it. The edit is over."""
+        self._discarded = True
         self._core.discard()
 
     @property

@@ -126,5 +126,31 @@ def memory() -> Memory:
     )
 
 
+class Sharing(NamedTuple):
+    """How many pages two objects have in common."""
+
+    pages_a: int
+    """Pages of the one."""
+    pages_b: int
+    """Pages of the other."""
+    shared: int
+    """Pages that are the same."""
+
+
+def sharing(a: _core.ObjectRef, b: _core.ObjectRef | None = None) -> Sharing:
+    """How many pages `a` has in common with `b`, or with the object that it was made of.
+
+    An edit makes one object of another, and so does `put` of an array from `get`.
+
+    Objects whose bytes travel with the reference have no pages::
+
+        a = pydmrpc.get(ref)
+        a[0] = 1
+        new = pydmrpc.put(a)
+        pydmrpc.sharing(new)         # Sharing(pages_a=1025, pages_b=1025, shared=1024)
+    """
+    return Sharing(*_core.sharing(a, b))
+
+
 atexit.register(shutdown)
 os.register_at_fork(after_in_child=_core._forked)

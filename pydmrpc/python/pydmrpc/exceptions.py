@@ -48,7 +48,7 @@ class ForkError(RaySystemError):
     """This process was forked after :func:`pydmrpc.init`, and uses what belongs to its parent.
 
     The threads and the session of the store stayed in the parent. Start processes with ``multiprocessing``'s ``spawn``
-    method, or call :func:`pydmrpc.init` in the child and hand references over as grants.
+    method, and hand references over as grants; or fork before :func:`pydmrpc.init`.
     """
 
 

@@ -54,7 +54,7 @@ impl Peer {
     /// Writes into a private picture of the bytes, and gives the hash of that.
     #[message]
     async fn scribble(&mut self, data: ObjectRef, at: u64, byte: u8) -> u64 {
-        let mut private = said(said(data.get().await).into_private());
+        let mut private = said(data.get().await).into_private();
         private[at as usize] = byte;
         checksum(&private)
     }
