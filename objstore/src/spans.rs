@@ -70,13 +70,9 @@ impl Spans {
             self.read(of, 0, &mut bytes).await?;
             return draft::write(&client, ObjectId::NULL, len, &draft::whole(bytes.into())).await;
         }
-        if len > self.floor {
-            if self.floor < self.base.size() {
-                base = Some(draft::write(&client, self.base.id(), self.floor, &[]).await?);
-            }
-            // Up to the end of its page the base may have something after its end.
-            let page_end = self.floor.next_multiple_of(client.page_size.bytes()).min(len);
-            self.fill(self.floor, page_end);
+        if self.floor < len.min(self.base.size()) {
+            // The node extends by zeros what it has cut before.
+            base = Some(draft::write(&client, self.base.id(), self.floor, &[]).await?);
         }
         let spans: Vec<(u64, Bytes)> =
             std::mem::take(&mut self.spans).into_iter().map(|(at, span)| (at, Bytes::from(span))).collect();
@@ -90,25 +86,6 @@ impl Spans {
                 None => return Ok(object),
             }
             base = Some(object);
-        }
-    }
-
-    /// Zeros where nothing was written.
-    fn fill(&mut self, start: u64, end: u64) {
-        let mut gaps = Vec::new();
-        let mut at = start;
-        let first = self.spans.range(..=start).next_back().map_or(start, |(at, _)| *at);
-        for (&begins, span) in self.spans.range(first..end) {
-            if at < begins {
-                gaps.push((at, begins));
-            }
-            at = at.max(begins + span.len() as u64);
-        }
-        if at < end {
-            gaps.push((at, end));
-        }
-        for (start, end) in gaps {
-            self.write(start, &vec![0; (end - start) as usize]);
         }
     }
 }

@@ -223,7 +223,7 @@ fn config(cases: u32) -> ProptestConfig {
 fn on_the_nodes_host() {
     let store = node(pool(64 << 20));
     let other = block_on(Store::connect(store.url())).unwrap();
-    proptest!(config(3000), |(steps in prop::collection::vec(step(), 1..25))| {
+    proptest!(config(200), |(steps in prop::collection::vec(step(), 1..25))| {
         check_steps(steps, &store, &other, &store);
     });
 }
@@ -232,7 +232,7 @@ fn on_the_nodes_host() {
 fn over_tcp() {
     let host = node(pool(64 << 20));
     let (store, other) = (remote(&host), remote(&host));
-    proptest!(config(1500), |(steps in prop::collection::vec(step(), 1..20))| {
+    proptest!(config(100), |(steps in prop::collection::vec(step(), 1..20))| {
         check_steps(steps, &store, &other, &host);
     });
 }
@@ -241,7 +241,7 @@ fn over_tcp() {
 fn from_the_host_to_tcp_and_back() {
     let host = node(pool(64 << 20));
     let far = remote(&host);
-    proptest!(config(700), |(steps in prop::collection::vec(step(), 1..20))| {
+    proptest!(config(60), |(steps in prop::collection::vec(step(), 1..20))| {
         check_steps(steps.clone(), &host, &far, &host);
         check_steps(steps, &far, &host, &host);
     });
