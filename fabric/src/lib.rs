@@ -58,6 +58,9 @@ mod dice;
 pub mod fake;
 #[cfg(not(loom))]
 mod frame;
+#[cfg(all(feature = "fuzz", not(loom)))]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(not(loom))]
 pub mod inproc;
 #[cfg(not(loom))]

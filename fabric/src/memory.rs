@@ -146,8 +146,17 @@ impl Mapping {
             Access::Writable => (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED),
             Access::Private => (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE),
         };
-        // SAFETY: a new mapping, at an address that the kernel chooses.
-        let start = unsafe { mmap(std::ptr::null_mut(), len, protection, flags, fd, offset) }.map_err(failed)?;
+        let start = match Reserved::aligned(offset, len).map_err(failed)? {
+            Some(reserved) => {
+                let fixed = flags | MapFlags::FIXED;
+                // SAFETY: over addresses that we have just reserved, and which nobody else uses.
+                let start = unsafe { mmap(reserved.start, len, protection, fixed, fd, offset) }.map_err(failed)?;
+                std::mem::forget(reserved);
+                start
+            }
+            // SAFETY: a new mapping, at an address that the kernel chooses.
+            None => unsafe { mmap(std::ptr::null_mut(), len, protection, flags, fd, offset) }.map_err(failed)?,
+        };
         let start = NonNull::new(start.cast()).expect("the kernel maps nothing at address 0 unasked");
         let mapping = Self { start, len, access };
         if populate {
@@ -244,6 +253,54 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: mapped by us; an address is valid as long as the mapping lives.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+/// A huge page of the hardware, in bytes. Whatever is mapped so that it could be mapped by huge pages is: where the file has
+/// them, one fault then does for what else takes 512.
+const HUGE_BYTES: usize = 2 << 20;
+
+/// Addresses that nothing is mapped at yet, and nothing else will be.
+struct Reserved {
+    start: *mut std::ffi::c_void,
+    len: usize,
+}
+
+impl Reserved {
+    /// Place for `len` bytes that begins at a huge page, if that is of use for a file mapped from `offset` on. The kernel
+    /// cares for it by itself only where it makes huge pages of shared memory unasked.
+    fn aligned(offset: u64, len: usize) -> rustix::io::Result<Option<Self>> {
+        if len < HUGE_BYTES || !offset.is_multiple_of(HUGE_BYTES as u64) {
+            return Ok(None);
+        }
+        let Some(wide) =
+            len.checked_next_multiple_of(rustix::param::page_size()).and_then(|len| len.checked_add(HUGE_BYTES))
+        else {
+            return Ok(None);
+        };
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let start = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), wide, ProtFlags::empty(), flags)? };
+        let before = start.align_offset(HUGE_BYTES);
+        // SAFETY: both ends are parts of the new mapping, whole pages, and what is between them is as long as asked for.
+        unsafe {
+            let aligned = start.byte_add(before);
+            let end = aligned.byte_add(wide - HUGE_BYTES);
+            if before > 0 {
+                munmap(start, before)?;
+            }
+            if before < HUGE_BYTES {
+                munmap(end, HUGE_BYTES - before)?;
+            }
+            Ok(Some(Self { start: aligned, len: wide - HUGE_BYTES }))
+        }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        // SAFETY: ours, and nothing was mapped over it.
+        let _ = unsafe { munmap(self.start, self.len) };
     }
 }
 
@@ -390,5 +447,30 @@ impl<M: Memory> Memory for FakeMemory<M> {
 
     fn as_ptr(&self, at: Place, len: u64) -> Option<NonNull<u8>> {
         self.inner.as_ptr(at, len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    #[test]
+    fn a_large_mapping_begins_at_a_huge_page_and_a_small_one_anywhere() {
+        let file = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 9 * HUGE_BYTES as u64).unwrap();
+        let mut kept = Vec::new();
+        for (offset, len) in
+            [(0, HUGE_BYTES), (0, 3 * HUGE_BYTES + 5000), (2 * HUGE_BYTES, HUGE_BYTES + 4096), (0, 4096)]
+        {
+            for access in [Access::ReadOnly, Access::Writable, Access::Private] {
+                let mapping = Mapping::new(&file, offset as u64, len, access, true).unwrap();
+                assert!(len < HUGE_BYTES || mapping.as_ptr().as_ptr().addr().is_multiple_of(HUGE_BYTES));
+                let mut byte = [1];
+                mapping.read_into(len as u64 - 1, &mut byte).unwrap();
+                assert_eq!(byte, [0]);
+                kept.push(mapping);
+            }
+        }
     }
 }

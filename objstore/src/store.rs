@@ -1,0 +1,332 @@
+//! Stores: connections to memory nodes.
+
+use crate::buffer::Buffer;
+use crate::client::Client;
+use crate::codec::{self, Encoded};
+use crate::object::Object;
+use crate::session::{Answer, Undo};
+use crate::{AnyRef, Codec, Draft, Granted, ObjectRef, Pod, StoreError, Subject, draft, io, registry};
+use bytes::Bytes;
+use dmrpc_fabric::address::Address;
+use dmrpc_fabric::link::Body;
+use dmrpc_memnode::{Node, NodeConfig};
+use dmrpc_wire::{Grant, NodeId, ObjectId, Request, Stats};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use zerocopy::IntoBytes;
+
+/// Up to this many bytes travel with their reference and never touch a memory node.
+pub const INLINE_BYTES: usize = 2048;
+
+/// How to connect to a memory node.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StoreOptions {
+    /// Where the memory node is: `unix:///path` on this host, `tcp://host:port` elsewhere.
+    pub url: String,
+    /// The tenant's token; empty where the node asks for none.
+    pub token: Vec<u8>,
+    /// What this client calls itself, for people who look at the node's sessions.
+    pub name: String,
+    /// No operation waits longer than this for the node.
+    pub deadline: Duration,
+    /// How long to wait for memory to come free when there is none, before [`StoreError::OutOfMemory`] or
+    /// [`StoreError::QuotaExceeded`].
+    pub memory_wait: Duration,
+    /// How much memory the session would like to be allowed, in bytes; 0 for what the node gives by default.
+    pub quota_bytes: u64,
+    /// How much memory to spend on objects that were read over the network, in bytes.
+    pub cache_bytes: u64,
+}
+
+impl StoreOptions {
+    /// The defaults, for the memory node at `url`.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            token: Vec::new(),
+            name: String::new(),
+            deadline: Duration::from_secs(10),
+            memory_wait: Duration::from_secs(1),
+            quota_bytes: 0,
+            cache_bytes: 64 << 20,
+        }
+    }
+}
+
+/// How to start a memory node within this process.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EmbeddedOptions {
+    /// How the node is to be. Besides the addresses given there it listens at a socket of its own in the directory for
+    /// temporary files.
+    pub node: NodeConfig,
+    /// How this process's store connects to it; its address is filled in.
+    pub store: StoreOptions,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self { node: NodeConfig::default(), store: StoreOptions::new("") }
+    }
+}
+
+/// A connection to a memory node. Clones are the same connection; the last one dropped, and the last reference and view
+/// that came of it, ends it.
+#[derive(Clone)]
+pub struct Store {
+    client: Arc<Client>,
+}
+
+impl Store {
+    /// Connects to the memory node at `url`: `unix:///path` or `tcp://host:port`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Address`], [`StoreError::NodeUnreachable`], [`StoreError::Denied`], [`StoreError::TooManySessions`],
+    /// [`StoreError::Deadline`].
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        Self::connect_with(StoreOptions::new(url)).await
+    }
+
+    /// As [`connect`](Store::connect), with options.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn connect_with(options: StoreOptions) -> Result<Self, StoreError> {
+        let client = io::start(options)?.await.unwrap_or(Err(StoreError::Closed))?;
+        Ok(Self { client })
+    }
+
+    /// Starts a memory node on a thread of this process and connects to it. Others on this host can connect to it at
+    /// [`url`](Store::url). It ends with the store.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NodeUnreachable`] if it does not start.
+    pub async fn embedded() -> Result<Self, StoreError> {
+        Self::embedded_with(EmbeddedOptions::default()).await
+    }
+
+    /// As [`embedded`](Store::embedded), with options.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn embedded_with(options: EmbeddedOptions) -> Result<Self, StoreError> {
+        let EmbeddedOptions { node: mut config, mut store } = options;
+        let socket = socket_path();
+        config.listen.insert(0, Address::Unix(socket.clone()));
+        store.url = Address::Unix(socket).to_string();
+        let node = Node::start(config)
+            .map_err(|error| StoreError::NodeUnreachable { url: store.url.clone(), why: error.to_string() })?;
+        let embedded = Self::connect_with(store).await?;
+        embedded.client.set_embedded(node);
+        Ok(embedded)
+    }
+
+    /// The store of this process that is connected to `node`, if there is one; one on the node's host before others.
+    pub fn of_node(node: NodeId) -> Option<Self> {
+        registry::find(node).map(|client| Self { client })
+    }
+
+    /// Where else the memory node that this store [embeds](Store::embedded) listens; empty for others.
+    pub fn embedded_urls(&self) -> Vec<String> {
+        self.client.embedded_urls()
+    }
+
+    pub(crate) fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// Where its memory node is.
+    pub fn url(&self) -> &str {
+        &self.client.session.url
+    }
+
+    /// Which memory node it is.
+    pub fn node(&self) -> NodeId {
+        self.client.node
+    }
+
+    /// The size of a page, the unit of copy-on-write, in bytes.
+    pub fn page_size(&self) -> usize {
+        self.client.page_size.bytes() as usize
+    }
+
+    /// Whether the memory node is on this host, so that views are its very pages.
+    pub fn is_local(&self) -> bool {
+        self.client.local
+    }
+
+    /// Makes an object with a copy of `bytes`. On the memory node's host nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::OutOfMemory`], [`StoreError::QuotaExceeded`], [`StoreError::TooLarge`], and what can go wrong with any
+    /// request: [`StoreError::NodeUnreachable`], [`StoreError::LeaseExpired`], [`StoreError::Deadline`].
+    pub async fn put(&self, bytes: impl AsRef<[u8]>) -> Result<ObjectRef, StoreError> {
+        let bytes = bytes.as_ref();
+        self.put_any(bytes, Codec::RAW).await.map(ObjectRef::trusted)
+    }
+
+    /// As [`put`](Store::put), with a codec of the caller's choice.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn put_any(&self, bytes: &[u8], codec: Codec) -> Result<AnyRef, StoreError> {
+        put_any(&self.client, bytes, codec).await
+    }
+
+    /// As [`put`](Store::put). To a node on another host `bytes` are sent without a copy.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn put_bytes(&self, bytes: Bytes) -> Result<ObjectRef, StoreError> {
+        if self.client.local || bytes.len() <= INLINE_BYTES {
+            return self.put(bytes).await;
+        }
+        let len = bytes.len() as u64;
+        let object = draft::write(&self.client, ObjectId::NULL, len, &draft::whole(bytes)).await?;
+        Ok(ObjectRef::trusted(AnyRef::stored(object, Codec::RAW)))
+    }
+
+    /// Makes an object of `len` bytes that `fill` writes in place.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Store::put), and what `fill` says.
+    pub async fn put_with<E: From<StoreError>>(
+        &self,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<ObjectRef, E> {
+        let mut draft = self.create(len).await?;
+        fill(&mut draft)?;
+        Ok(draft.seal().await?)
+    }
+
+    /// Makes an object with a copy of plain values.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Store::put).
+    pub async fn put_slice<T: Pod>(&self, values: &[T]) -> Result<ObjectRef<[T]>, StoreError> {
+        self.put_any(values.as_bytes(), Codec::RAW).await.map(ObjectRef::trusted)
+    }
+
+    /// Makes an object with the encoding of `value`.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Store::put), and [`StoreError::Codec`].
+    pub async fn put_value<T: Serialize>(&self, value: &T) -> Result<ObjectRef<Encoded<T>>, StoreError> {
+        self.put_any(&codec::encode(value)?, Codec::POSTCARD).await.map(ObjectRef::trusted)
+    }
+
+    /// Memory for an object of `len` bytes, to be filled in place and sealed.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Store::put).
+    pub async fn create(&self, len: usize) -> Result<Draft, StoreError> {
+        Draft::new(&self.client, len).await
+    }
+
+    /// Takes a reference by a grant.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] if the grant is over, [`StoreError::UnknownNode`] if it is of another node.
+    pub async fn redeem(&self, granted: &Granted) -> Result<AnyRef, StoreError> {
+        let raw = &granted.raw;
+        if granted.node() != self.client.node {
+            return Err(StoreError::UnknownNode(granted.node()));
+        }
+        let request = Request::Redeem(Grant { id: raw.id, token: raw.token, ttl_ms: 0.into() });
+        let undo = Undo::Release(raw.id);
+        self.client.ask("redeeming a grant", Some(Subject::Grant), &request, Body::new(), undo).await?;
+        let object = Object::held(&self.client, raw.id, raw.size.get());
+        Ok(AnyRef { offset: raw.offset.get(), length: raw.length.get(), ..AnyRef::stored(object, Codec(raw.codec)) })
+    }
+
+    /// Ends a grant before its time. References that were taken by it stay.
+    ///
+    /// # Errors
+    ///
+    /// What can go wrong with any request.
+    pub async fn revoke(&self, granted: &Granted) -> Result<(), StoreError> {
+        let raw = &granted.raw;
+        if granted.node() != self.client.node {
+            return Err(StoreError::UnknownNode(granted.node()));
+        }
+        crate::fork::check()?;
+        self.client.session.tell(&Request::Revoke(Grant { id: raw.id, token: raw.token, ttl_ms: 0.into() }))?;
+        self.flush().await
+    }
+
+    /// The memory node's figures.
+    ///
+    /// # Errors
+    ///
+    /// What can go wrong with any request.
+    pub async fn stats(&self) -> Result<Stats, StoreError> {
+        match self.client.ask("asking for figures", None, &Request::Stat, Body::new(), Undo::Nothing).await? {
+            Answer::Stats(stats) => Ok(*stats),
+            _ => Err(StoreError::Malformed("an answer to another request")),
+        }
+    }
+
+    /// Waits until the node has done everything that was sent to it so far, releases included.
+    ///
+    /// # Errors
+    ///
+    /// What can go wrong with any request.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        crate::fork::check()?;
+        self.client.session.lock().send_releases();
+        // A request for nothing, which is answered in its turn.
+        self.client.ask("flushing", None, &Request::Hold(&[]), Body::new(), Undo::Nothing).await.map(drop)
+    }
+
+    /// Ends the session at once, with all that it holds. References that are left are dead: what needs the node is
+    /// [`StoreError::Closed`] from now on. Bytes that a view shows stay readable.
+    pub fn close(&self) {
+        if !crate::fork::is_fork() {
+            self.client.close();
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({} at {})", self.client.node.0, self.client.session.url)
+    }
+}
+
+pub(crate) async fn put_any(client: &Arc<Client>, bytes: &[u8], codec: Codec) -> Result<AnyRef, StoreError> {
+    if bytes.len() <= INLINE_BYTES {
+        return Ok(AnyRef::inline(bytes, codec));
+    }
+    draft::check_len(client, bytes.len() as u64)?;
+    let object = if client.local {
+        draft::put_pages(client, bytes).await?
+    } else {
+        draft::put_buffer(client, Arc::new(Buffer::copy_of(bytes))).await?
+    };
+    Ok(AnyRef::stored(object, codec))
+}
+
+/// Where a node within this process listens.
+fn socket_path() -> PathBuf {
+    static NODES: AtomicU64 = AtomicU64::new(0);
+    // Relaxed: a number of its own for each.
+    let number = NODES.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("dmrpc-{}-{number}.sock", std::process::id()))
+}
