@@ -63,6 +63,9 @@ impl View {
     pub(crate) fn try_open(of: &AnyRef) -> Option<Result<Self, StoreError>> {
         let Target::Stored(object) = &of.target else { return Some(Ok(Self::inline(of))) };
         let range = of.range();
+        if let Err(error) = object.check_claim() {
+            return Some(Err(error));
+        }
         if object.client.local {
             let layout = object.layout(&range)?;
             return Some(Ok(Self::in_layout(of, layout, &range)));
