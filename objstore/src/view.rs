@@ -112,6 +112,66 @@ impl View {
     }
 }
 
+/// The bytes of an object in the pieces that they lie in: nothing is copied or mapped for it. For vectored writing.
+///
+/// ```
+/// use dmrpc_objstore::{ObjectRef, block_on};
+///
+/// let chunks = block_on(ObjectRef::inline(b"hello").as_any().chunks())?;
+/// assert_eq!(chunks.iter().collect::<Vec<_>>().concat(), b"hello");
+/// # Ok::<(), dmrpc_objstore::StoreError>(())
+/// ```
+pub struct Chunks {
+    pieces: Vec<(*const u8, usize)>,
+    /// Keep the bytes where they are.
+    _of: AnyRef,
+    _copy: Option<Arc<Buffer>>,
+}
+
+// SAFETY: as a view.
+unsafe impl Send for Chunks {}
+// SAFETY: as a view.
+unsafe impl Sync for Chunks {}
+
+/// What holes show.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+impl Chunks {
+    pub(crate) async fn open(of: &AnyRef) -> Result<Self, StoreError> {
+        let mut pieces = Vec::new();
+        let range = of.range();
+        let copy = match &of.target {
+            Target::Stored(object) if object.client.local => {
+                for (start, mut len) in object.locate(&range).await?.chunks(range) {
+                    match start {
+                        Some(start) => pieces.push((start, len)),
+                        None => {
+                            while len > 0 {
+                                let part = len.min(ZEROS.len());
+                                pieces.push((ZEROS.as_ptr(), part));
+                                len -= part;
+                            }
+                        }
+                    }
+                }
+                None
+            }
+            _ => {
+                let view = View::open(of).await?;
+                pieces.push((view.start, view.byte_len));
+                view.copy
+            }
+        };
+        Ok(Self { pieces, _of: of.clone(), _copy: copy })
+    }
+
+    /// The pieces, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        // SAFETY: whoever made it saw to it that the bytes are there and unchanged for as long as the reference lives.
+        self.pieces.iter().map(|&(start, len)| unsafe { std::slice::from_raw_parts(start, len) })
+    }
+}
+
 impl<T: ?Sized> View<T> {
     /// The bytes, whatever they are to be understood as.
     pub fn as_bytes(&self) -> &[u8] {

@@ -112,6 +112,8 @@ async fn check(object: &ObjectRef, model: &[u8]) {
     let mut part = vec![0; to - from];
     object.as_any().read(from as u64, &mut part).await.expect("it is there");
     assert_eq!(part, model[from..to]);
+    let chunks = object.as_any().chunks().await.expect("it is there");
+    assert!(chunks.iter().flatten().eq(model));
 }
 
 /// `store` does the steps, `other` is whom it lends to.
