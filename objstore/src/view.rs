@@ -12,9 +12,9 @@ use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// Up to so many bytes of an object in several pieces are copied; more are mapped side by side. Mapping three pieces and
-/// touching them takes about as long as copying this much.
-const COPY_BYTES: u64 = 64 << 10;
+/// Up to so many bytes of an object in several pieces are copied; more are mapped side by side, once for the object. Mapping
+/// and unmapping three pieces and touching them first takes about as long as copying this much (`examples/hot_path.rs`).
+const COPY_BYTES: u64 = 256 << 10;
 
 /// The bytes of an object, which stay as they are for as long as the view lives.
 ///
