@@ -364,10 +364,20 @@ fn a_lender_is_killed_while_its_object_is_viewed() {
     wait_for(&host, "everything is free", |stats| stats.objects == 0 && stats.live_pages == 0);
 }
 
+/// What a node that is killed leaves behind.
+struct SocketFile(std::path::PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 #[test]
 fn the_node_is_killed_under_its_clients() {
     let mut node = Player::start("player", "node", "");
     let urls = [node.told(), node.told()];
+    let _file = SocketFile(urls[0].trim_start_matches("unix://").into());
     let stores: Vec<Store> = urls
         .iter()
         .map(|url| {
@@ -395,6 +405,7 @@ fn the_node_is_killed_under_its_clients() {
 fn the_node_stands_still() {
     let mut node = Player::start("player", "node", "");
     let urls = [node.told(), node.told()];
+    let _file = SocketFile(urls[0].trim_start_matches("unix://").into());
     let stores: Vec<Store> = urls
         .iter()
         .map(|url| {
