@@ -10,9 +10,9 @@ use std::fmt;
 use std::ops::Deref;
 use std::task::{Context, Poll, Waker};
 
-/// From this many bytes on a payload is put into the store when it goes to another process of this host: a copy into pages and
-/// their return cost less than two copies through a ring (`examples/processes.rs`).
-const REF_BYTES: usize = 16 * 1024;
+/// From this many bytes on a payload is put into the store when it goes to another process of this host. Between two processes
+/// alone the two cost the same near 160 KiB (`examples/processes.rs`, on two shared cores); each further hop saves the copies again.
+const REF_BYTES: usize = 64 * 1024;
 
 /// Bytes of any length as an argument or answer. Few travel by value; many are put into the system's store when they leave the
 /// process, if it has one and the other end is on this host, and travel as a reference. The receiver
