@@ -154,8 +154,7 @@ impl Drop for Deadline {
 }
 
 pin_project_lite::pin_project! {
-    /// A future that ends by its deadline. A timer of the runtime would have the thread that sets it wake the one that waits for
-    /// input, at every call over a link.
+    /// A future that ends by its deadline, for calls over links.
     pub(crate) struct Within<F> {
         deadlines: Arc<Deadlines>,
         deadline: Instant,
