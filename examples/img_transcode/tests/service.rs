@@ -178,12 +178,15 @@ fn a_tier_that_is_killed_is_named() {
 
 #[test]
 fn an_interrupt_ends_everything() {
-    let run = Run::new();
-    let child = run.endless();
-    kill_process(pid(&child), Signal::INT).unwrap();
-    let (status, _) = ended(child);
-    assert_eq!(status.code(), Some(130));
-    run.assert_nothing_is_left();
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let run = Run::new();
+        let child = run.endless();
+        kill_process(pid(&child), signal).unwrap();
+        let (status, _) = ended(child);
+        assert_eq!(status.code(), Some(code));
+        run.assert_nothing_is_left();
+        assert_eq!(fs::read_dir(run.path("sockets")).unwrap().count(), 0, "sockets are left");
+    }
 }
 
 #[test]
