@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import signal
 import subprocess
 import time
 
@@ -40,6 +41,19 @@ class Node:
             [built("dmrpc-memnode"), "--listen", self.address, *options], stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout.readline(), "the node did not say that it is ready"
+
+    def pause(self):
+        """Stops the process where it is, all its threads."""
+        self.process.send_signal(signal.SIGSTOP)
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task")
+
+        def is_stopped(task):
+            return (task / "stat").read_text().rpartition(") ")[2][0] == "T"
+
+        until(lambda: all(map(is_stopped, tasks.iterdir())), "the node's threads stop")
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self):
         self.process.terminate()
