@@ -1,17 +1,17 @@
 //! Calls: a message and the wait for its answer.
 
 use crate::context::Origin;
+use crate::deadlines::Deadline;
 use crate::mailbox::{Envelope, Push, Sending};
 use crate::recipient::Place;
 use crate::remote::route::Boxed;
 use crate::{Actor, ActorError, Message, Recipient, Reply, Tell};
-use pin_project_lite::pin_project;
 use std::future::IntoFuture;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 /// A call that is about to be made: `.await` it, or say more about it first.
 #[must_use = "a call is made when it is awaited"]
@@ -55,19 +55,19 @@ impl<'a, A: Actor, M: Message<A>> IntoFuture for Ask<'a, A, M> {
             }
             Place::Remote(route) => Call::Remote { call: route.ask::<A, M>(self.message, self.deadline) },
         };
-        Asking { call, timer: None }
+        Asking { call, late: Deadline::default() }
     }
 }
 
-pin_project! {
-    /// A call that is under way. Dropped before its answer, it is withdrawn: a message that the actor has not begun is skipped.
-    #[must_use = "a call is made when it is awaited"]
-    pub struct Asking<'a, A: Actor, M: Message<A>> {
-        call: Call<'a, A, M>,
-        #[pin]
-        timer: Option<Sleep>,
-    }
+/// A call that is under way. Dropped before its answer, it is withdrawn: a message that the actor has not begun is skipped.
+#[must_use = "a call is made when it is awaited"]
+pub struct Asking<'a, A: Actor, M: Message<A>> {
+    call: Call<'a, A, M>,
+    late: Deadline,
 }
+
+// Nothing in it is pinned: a message is moved to its mailbox, the answer to its caller.
+impl<A: Actor, M: Message<A>> Unpin for Asking<'_, A, M> {}
 
 enum Call<'a, A: Actor, M: Message<A>> {
     Local {
@@ -121,8 +121,8 @@ impl<A: Actor, M: Message<A>> Future for Asking<'_, A, M> {
     type Output = Result<M::Reply, ActorError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let (sending, deadline, answer) = match this.call {
+        let this = self.get_mut();
+        let (sending, deadline, answer) = match &mut this.call {
             Call::Remote { call } => return call.as_mut().poll(cx),
             Call::Local { sending, deadline, message, line, answer } => {
                 if let Some(message) = message.take() {
@@ -144,12 +144,7 @@ impl<A: Actor, M: Message<A>> Future for Asking<'_, A, M> {
             Poll::Ready(Err(_)) => return Poll::Ready(Err(sending.closed_error())),
             Poll::Pending => {}
         }
-        if this.timer.is_none() {
-            // The timer belongs to the system's runtime; the caller need not be on one.
-            let _runtime = tokio::runtime::Handle::try_current().is_err().then(|| sending.runtime.enter());
-            this.timer.set(Some(tokio::time::sleep_until(*deadline)));
-        }
-        ready!(this.timer.as_pin_mut().expect("just set").poll(cx));
+        ready!(this.late.poll(&sending.deadlines, *deadline, cx.waker()));
         Poll::Ready(Err(ActorError::Deadline))
     }
 }

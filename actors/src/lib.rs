@@ -39,9 +39,13 @@ mod actor;
 mod actor_ref;
 mod ask;
 mod context;
+mod deadlines;
 mod dynamic;
 mod error;
 mod exit;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod mailbox;
 mod recipient;
 mod remote;

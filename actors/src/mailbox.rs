@@ -21,15 +21,20 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::context::Origin;
+use crate::deadlines::Deadlines;
 
 /// The most messages that an actor takes from its mailbox at a time. `examples/throughput.rs` shows no gain beyond.
 const BATCH: usize = 64;
+
+/// The most messages that wait for room before one mailbox, of senders here and elsewhere; further ones are refused.
+pub(crate) const MAX_IN_LINE: usize = 1 << 16;
 
 /// What a full mailbox does with one more message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// The sender waits for room, in turn, until its deadline.
+    /// The sender waits for room, in turn, until its deadline. With 65536 waiting already it gets
+    /// [`ActorError::MailboxFull`].
     #[default]
     Wait,
     /// The sender gets [`ActorError::MailboxFull`].
@@ -141,7 +146,7 @@ pub(crate) struct Mailbox<M> {
     batch: usize,
     when_full: WhenFull,
     pub(crate) ask_timeout: Duration,
-    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) deadlines: Arc<Deadlines>,
     /// The actor's number in its system.
     pub(crate) id: u32,
 }
@@ -151,7 +156,7 @@ impl<M: Mail> Mailbox<M> {
         options: &MailboxOptions,
         id: u32,
         ask_timeout: Duration,
-        runtime: tokio::runtime::Handle,
+        deadlines: Arc<Deadlines>,
     ) -> Arc<Self> {
         let capacity = options.capacity.max(1);
         Arc::new(Self {
@@ -174,7 +179,7 @@ impl<M: Mail> Mailbox<M> {
             batch: (capacity / 8).clamp(1, BATCH),
             when_full: options.when_full,
             ask_timeout,
-            runtime,
+            deadlines,
             id,
         })
     }
@@ -191,6 +196,11 @@ impl<M: Mail> Mailbox<M> {
         let mut evicted = None;
         if state.queue.len() >= self.capacity || !state.line.is_empty() {
             match self.when_full {
+                WhenFull::Wait if state.line.len() >= MAX_IN_LINE => {
+                    drop(state);
+                    envelope.mail.fail(ActorError::MailboxFull);
+                    return Push::Refused(ActorError::MailboxFull);
+                }
                 WhenFull::Wait => {
                     let ticket = state.next_ticket;
                     state.next_ticket += 1;

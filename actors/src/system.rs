@@ -3,6 +3,7 @@
 //! 1. A name belongs to one living actor; it is free again when the actor has ended.
 //! 2. After [`System::shutdown`] nothing runs any more, whatever it took.
 
+use crate::deadlines::Deadlines;
 use crate::mailbox::{Control, Envelope, Mailbox, Push, Sending};
 use crate::remote::codec::Arguments;
 use crate::remote::hello::Hello;
@@ -89,6 +90,7 @@ pub(crate) struct Inner {
     name: Arc<str>,
     runtime: Handle,
     ask_timeout: Duration,
+    deadlines: Arc<Deadlines>,
     mailbox: MailboxOptions,
     actors: Mutex<Actors>,
     next_id: AtomicU32,
@@ -213,9 +215,11 @@ impl SystemBuilder {
     ///
     /// Outside of a tokio runtime, if none was [given](Self::runtime).
     pub async fn build(self) -> Result<System, ActorError> {
+        let runtime = self.runtime.unwrap_or_else(Handle::current);
         let system = System(Arc::new(Inner {
             name: self.name.into(),
-            runtime: self.runtime.unwrap_or_else(Handle::current),
+            deadlines: Deadlines::start(&runtime),
+            runtime,
             ask_timeout: self.ask_timeout,
             mailbox: self.mailbox,
             actors: Mutex::default(),
@@ -302,7 +306,7 @@ impl System {
         on_exit: impl FnOnce(&Exit) + Send + 'static,
     ) -> ActorRef<A> {
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
-        let mailbox = Mailbox::new(&options, id, self.0.ask_timeout, self.0.runtime.clone());
+        let mailbox = Mailbox::new(&options, id, self.0.ask_timeout, Arc::clone(&self.0.deadlines));
         let sending = Sending::new(&mailbox);
         let local = Arc::new(LocalActor::<A>(Arc::clone(&mailbox)));
         let entry = Entry { local, abort: None, names: Vec::new(), kept: None };
@@ -438,6 +442,10 @@ impl Inner {
             None => *actors.by_name.get(name)?,
         };
         actors.by_id.get(&id).map(|entry| (id, Arc::clone(&entry.local)))
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     pub(crate) fn actor(&self, id: u32) -> Option<Arc<dyn Local>> {

@@ -2,16 +2,16 @@
 
 use crate::ask::InLine;
 use crate::context::Origin;
+use crate::deadlines::Deadline;
 use crate::mailbox::{Envelope, Push, Sending};
 use crate::recipient::Place;
 use crate::remote::route::Boxed;
 use crate::{Actor, ActorError, Message, Recipient, Reply};
-use pin_project_lite::pin_project;
 use std::future::IntoFuture;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 /// A message that is about to be sent: `.await` it, which waits for room where the mailbox says so, or send it [`now`](Self::now).
 #[must_use = "a message is sent when it is awaited"]
@@ -75,19 +75,19 @@ impl<'a, A: Actor, M: Message<A>> IntoFuture for Tell<'a, A, M> {
             }
             Place::Remote(route) => Sends::Remote { call: route.tell::<A, M>(self.message, self.deadline) },
         };
-        Telling { sending, timer: None }
+        Telling { sending, late: Deadline::default() }
     }
 }
 
-pin_project! {
-    /// A message on its way to the mailbox. Dropped while it waits for room, it is not sent.
-    #[must_use = "a message is sent when it is awaited"]
-    pub struct Telling<'a, A: Actor, M: Message<A>> {
-        sending: Sends<'a, A, M>,
-        #[pin]
-        timer: Option<Sleep>,
-    }
+/// A message on its way to the mailbox. Dropped while it waits for room, it is not sent.
+#[must_use = "a message is sent when it is awaited"]
+pub struct Telling<'a, A: Actor, M: Message<A>> {
+    sending: Sends<'a, A, M>,
+    late: Deadline,
 }
+
+// Nothing in it is pinned: a message is moved to its mailbox.
+impl<A: Actor, M: Message<A>> Unpin for Telling<'_, A, M> {}
 
 enum Sends<'a, A: Actor, M: Message<A>> {
     Local { sending: &'a Sending<A::Message>, deadline: Option<Instant>, message: Option<M>, line: InLine<'a, A> },
@@ -98,8 +98,8 @@ impl<A: Actor, M: Message<A>> Future for Telling<'_, A, M> {
     type Output = Result<(), ActorError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let (sending, deadline, line) = match this.sending {
+        let this = self.get_mut();
+        let (sending, deadline, line) = match &mut this.sending {
             Sends::Remote { call } => return call.as_mut().poll(cx),
             Sends::Local { sending, deadline, message, line } => {
                 if let Some(message) = message.take() {
@@ -115,12 +115,8 @@ impl<A: Actor, M: Message<A>> Future for Telling<'_, A, M> {
         if let Poll::Ready(result) = line.poll(cx) {
             return Poll::Ready(result);
         }
-        if this.timer.is_none() {
-            let _runtime = tokio::runtime::Handle::try_current().is_err().then(|| sending.runtime.enter());
-            let deadline = deadline.unwrap_or_else(|| Instant::now() + sending.ask_timeout);
-            this.timer.set(Some(tokio::time::sleep_until(deadline)));
-        }
-        ready!(this.timer.as_pin_mut().expect("just set").poll(cx));
+        let until = *deadline.get_or_insert_with(|| Instant::now() + sending.ask_timeout);
+        ready!(this.late.poll(&sending.deadlines, until, cx.waker()));
         Poll::Ready(if line.leave() { Err(ActorError::Deadline) } else { Ok(()) })
     }
 }

@@ -14,6 +14,7 @@ const TELL: u8 = 4;
 const REPLY: u8 = 5;
 const CANCEL: u8 = 6;
 const RETURN: u8 = 7;
+const GONE: u8 = 9;
 
 const MALFORMED: u32 = 7;
 
@@ -293,7 +294,6 @@ fn payloads_that_make_no_sense_are_answered_and_the_link_goes_on() {
         // No such method, no such actor.
         (6, Head { message: 4711, ..ask }.with_payload(&[1, 2])),
         (6, Head { message: 0, name_len: 3, ..ask }.bytes(b"sub")),
-        (3, Head { target: 4711, ..ask }.with_payload(&[1, 2])),
     ];
     for (case, (status, head)) in cases.iter().enumerate() {
         raw.send(head);
@@ -302,6 +302,17 @@ fn payloads_that_make_no_sense_are_answered_and_the_link_goes_on() {
         let mut tell = head.clone();
         tell[0] = TELL;
         raw.send(&tell);
+    }
+    // No such actor: that it is gone is said too, of a tell only that.
+    let gone = Head { target: 4711, ..ask }.with_payload(&[1, 2]);
+    for kind in [ASK, TELL] {
+        let mut message = gone.clone();
+        message[0] = kind;
+        raw.send(&message);
+        assert_eq!(raw.recv().expect("a notice")[..12], [GONE, 0, 0, 0, 0, 0, 0, 0, 0x67, 0x12, 0, 0]);
+        if kind == ASK {
+            assert_eq!(raw.answer(9).0, 3);
+        }
     }
     // Withdrawals and returns of nothing are nothing.
     raw.send(&Head { kind: CANCEL, request: 1234, ..Head::default() }.bytes(b""));

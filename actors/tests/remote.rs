@@ -200,6 +200,33 @@ async fn order(way: Way) {
     assert_eq!(rig.subject.seen().deadline(LONG).await, Ok((0..3000).collect()));
 }
 
+/// A name is found again by who knows its ref, when another actor has it.
+async fn successors(way: Way) {
+    if way == Way::Local {
+        return;
+    }
+    let rig = rig(way).await;
+    assert_eq!(rig.subject.record(1).await, Ok(1));
+    let first = rig.server.find::<Subject>("subject").expect("there");
+    first.stop();
+    first.ended().await;
+    let stopped = rig.subject.record(2).await;
+    assert_eq!(stopped, Err(ActorError::Stopped));
+    assert_eq!(rig.subject.record(2).await, Err(ActorError::Stopped));
+    let second = rig.server.spawn(Subject { seen: vec![], gate: Arc::default_gate(), kept: None });
+    rig.server.register("subject", &second).expect("free again");
+    assert_eq!(rig.subject.record(3).await, Ok(1));
+    // Tells are lost until it is known that the actor is gone.
+    second.stop();
+    second.ended().await;
+    let third = rig.server.spawn(Subject { seen: vec![], gate: Arc::default_gate(), kept: None });
+    rig.server.register("subject", &third).expect("free again");
+    rig.subject.tell_record(4).await.expect("sent");
+    while third.seen().await.expect("lives").is_empty() {
+        rig.subject.tell_record(5).await.expect("sent");
+    }
+}
+
 async fn panics(way: Way) {
     let rig = rig(way).await;
     let mut waiting = Box::pin(rig.subject.wait().into_future());
@@ -499,4 +526,5 @@ suite!(
     actor_refs,
     shutdown,
     reconnects,
+    successors,
 );

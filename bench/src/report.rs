@@ -109,7 +109,7 @@ impl Row {
 /// The table of all rows.
 pub fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(presets::UTF8_FULL_CONDENSED);
     table.set_header(["", "measured", "±", "beside", "", "ratio", "target", ""]);
     let mut group = "";
     for row in rows {

@@ -148,9 +148,11 @@ impl AsyncReceiver {
     /// # Errors
     ///
     /// [`LinkError::Io`] if the descriptors can't be registered.
-    pub fn new(inner: Box<dyn Receiver>) -> Result<Self, LinkError> {
+    pub fn new(mut inner: Box<dyn Receiver>) -> Result<Self, LinkError> {
         // SAFETY: `inner` is dropped after what watches it, and `into_inner` moves it without dropping it.
         let watched = unsafe { Watched::new(&inner.interests()) }?;
+        // The runtime waits on edges.
+        inner.edge_triggered(true);
         Ok(Self { watched, inner })
     }
 
@@ -214,7 +216,8 @@ impl AsyncReceiver {
     }
 
     /// The half itself, for good.
-    pub fn into_inner(self) -> Box<dyn Receiver> {
+    pub fn into_inner(mut self) -> Box<dyn Receiver> {
+        self.inner.edge_triggered(false);
         self.inner
     }
 }

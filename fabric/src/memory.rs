@@ -273,7 +273,8 @@ impl Reserved {
         if len < HUGE_BYTES || !offset.is_multiple_of(HUGE_BYTES as u64) {
             return Ok(None);
         }
-        let Some(wide) = len.checked_next_multiple_of(rustix::param::page_size()).and_then(|len| len.checked_add(HUGE_BYTES))
+        let Some(wide) =
+            len.checked_next_multiple_of(rustix::param::page_size()).and_then(|len| len.checked_add(HUGE_BYTES))
         else {
             return Ok(None);
         };
@@ -459,7 +460,9 @@ mod tests {
         let file = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&file, 9 * HUGE_BYTES as u64).unwrap();
         let mut kept = Vec::new();
-        for (offset, len) in [(0, HUGE_BYTES), (0, 3 * HUGE_BYTES + 5000), (2 * HUGE_BYTES, HUGE_BYTES + 4096), (0, 4096)] {
+        for (offset, len) in
+            [(0, HUGE_BYTES), (0, 3 * HUGE_BYTES + 5000), (2 * HUGE_BYTES, HUGE_BYTES + 4096), (0, 4096)]
+        {
             for access in [Access::ReadOnly, Access::Writable, Access::Private] {
                 let mapping = Mapping::new(&file, offset as u64, len, access, true).unwrap();
                 assert!(len < HUGE_BYTES || mapping.as_ptr().as_ptr().addr().is_multiple_of(HUGE_BYTES));

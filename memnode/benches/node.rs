@@ -65,19 +65,7 @@ fn leases(node: &NodeProcess, runs: usize) {
         lease(|| {});
         let ready = median((0..runs).map(|_| lease(|| std::thread::sleep(PAUSE))).collect());
         let size = ByteSize(u64::from(pages) * 4096);
-        let mut client = Client::local(node.unix());
-        let slots = median(
-            (0..runs)
-                .map(|_| {
-                    std::thread::sleep(PAUSE);
-                    let s = Instant::now();
-                    client.lease_slots(1);
-                    s.elapsed()
-                })
-                .collect(),
-        );
-        client.bye();
-        say(&format!("lease of {size}: {made:?} if it has to be made, {ready:?} if it is ready, {slots:?} slots only"));
+        say(&format!("lease of {size}: {made:?} if it has to be made, {ready:?} if it is ready"));
     }
 }
 

@@ -225,6 +225,48 @@ fn too_many_sessions_and_too_many_links() {
 }
 
 #[test]
+fn a_node_without_descriptors_serves_those_it_has_and_lets_others_in_when_it_can() {
+    let mut node = NodeProcess::start_with_descriptors(64, &["--pool", "8MiB"]);
+    let mut witness = Client::local(node.unix());
+    let mut clients: Vec<Client> = Vec::new();
+    // Each takes several; at the end some take all.
+    let crowd: Vec<_> =
+        (0..64).map(|_| UnixStream::connect(node.socket()).expect("the kernel keeps it waiting")).collect();
+    rig::wait_until("the end of its descriptors", || node.log().contains("nobody can be let in"));
+    let bytes = pattern(1, 10_000);
+    let id = witness.write(&bytes).expect("an object");
+    assert_eq!(witness.read(id, 0, 10_000), Ok(bytes));
+    drop(crowd);
+    clients.push(Client::remote(node.unix()));
+    clients.push(Client::remote(node.tcp()));
+    clients.into_iter().for_each(Client::bye);
+    check_serves(&mut node, &mut witness);
+}
+
+/// What a client sent before it went counts, also if the node finds out while it sends something.
+#[test]
+fn what_was_sent_before_the_end_is_heard() {
+    let node = NodeProcess::start(&["--pool", "64MiB", "--grace", "60s"]);
+    let mut witness = Client::local(node.unix());
+    for round in 0..50 {
+        let mut writer = Client::local(node.unix());
+        let (info, mut arena) = writer.lease(64, 64).expect("a lease");
+        let bytes = pattern(round, 4096);
+        // Objects that come free, which the node has something to say about, and one that stays.
+        for page in 0..32 {
+            let id = writer.commit(info.segment, page, 1, 4096);
+            let release = [dmrpc_wire::ReleaseEntry { id, count: 1.into() }];
+            writer.send(&Request::Release(&release), Body::new());
+        }
+        arena.write(40 * 4096, &bytes);
+        let id = writer.commit(info.segment, 40, 1, 4096);
+        drop(writer);
+        assert_eq!(witness.hold(id), Status::Ok, "round {round}");
+        assert_eq!(witness.read(id, 0, 4096), Ok(bytes));
+    }
+}
+
+#[test]
 fn a_client_that_does_not_listen_harms_nobody() {
     let mut node = NodeProcess::start(&["--pool", "32MiB", "--stall", "300ms", "--grace", "10ms"]);
     let mut witness = Client::local(node.unix());

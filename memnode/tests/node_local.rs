@@ -9,7 +9,28 @@ use std::process::{Command, Stdio};
 
 #[test]
 fn what_one_client_commits_another_maps_and_reads() {
-    let node = NodeProcess::start(&["--pool", "64MiB"]);
+    check_commit_and_read(&["--pool", "64MiB", "--hugepages", "never"], "memory=memfd ");
+}
+
+#[test]
+fn memory_in_pieces_of_huge_pages() {
+    // Or of huge pages, if this host has set that many aside; what the kernel has is used, and all of it works alike.
+    check_commit_and_read(&["--pool", "64MiB", "--hugepages", "auto"], "memory=");
+}
+
+#[test]
+fn huge_pages_that_were_set_aside() {
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    if free.is_ok_and(|free| free.trim().parse().is_ok_and(|free: u64| free >= 8)) {
+        check_commit_and_read(&["--pool", "16MiB", "--hugepages", "require"], "memory=hugetlb ");
+    } else {
+        eprintln!("skipped: this host has not set 8 huge pages aside (sysctl vm.nr_hugepages=8)");
+    }
+}
+
+fn check_commit_and_read(args: &[&str], memory: &str) {
+    let node = NodeProcess::start(args);
+    assert!(node.ready.contains(memory), "{}", node.ready);
     let mut writer = Client::local(node.unix());
     let (info, mut arena) = writer.lease(1024, 16).expect("a lease");
     assert_eq!(info.pages, 1024);
@@ -142,7 +163,7 @@ fn a_quota_holds() {
 
 #[test]
 fn segments_of_every_size() {
-    let node = NodeProcess::start(&["--pool", "256MiB"]);
+    let node = NodeProcess::start(&["--pool", "256MiB", "--hugepages", "auto"]);
     let mut client = Client::local(node.unix());
     for pages in [1, 2, 511, 512, 513, 1024, 1024, 1024, 8192, 1, 16384] {
         let (info, mut arena) = client.lease(pages, 1).expect("a lease");

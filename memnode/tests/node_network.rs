@@ -74,6 +74,40 @@ fn many_reads_in_flight_are_answered_in_order() {
     }
 }
 
+/// The loop gives every link its turn, also while gigabytes come over one or go over another.
+#[test]
+fn large_bodies_keep_nobody_waiting() {
+    const PIECES: usize = 8;
+    for local in [false, true] {
+        let node = NodeProcess::start(&["--pool", "1GiB"]);
+        let address = if local { node.unix() } else { node.tcp() };
+        let piece = bytes::Bytes::from(pattern(1, 16 << 20));
+        let size = (PIECES * piece.len()) as u64;
+        let mut witness = Client::remote(node.tcp());
+        let mut hog = Client::remote(address);
+        let id = hog.new_id();
+        std::thread::scope(|scope| {
+            let hog = scope.spawn(move || {
+                let spans = [dmrpc_wire::Span { offset: 0.into(), length: size.into() }];
+                let write = dmrpc_wire::Write { id, base: ObjectId::NULL, size, spans: &spans };
+                let number = hog.send(&Request::Write(write), vec![piece; PIECES].into());
+                assert_eq!(hog.answer(number).status(), Status::Ok);
+                hog
+            });
+            rig::wait_until("the beginning of the write", || witness.stats().unpublished_pages > 0);
+            let meanwhile = (0..).take_while(|_| witness.stats().objects == 0).take(5).count();
+            assert_eq!(meanwhile, 5, "answers while the write was on its way");
+            let mut hog = hog.join().expect("it has ended");
+
+            let reader = scope.spawn(move || assert_eq!(hog.read(id, 0, size).expect("bytes").len() as u64, size));
+            rig::wait_until("the beginning of the read", || witness.stats().bytes_read > 0);
+            let meanwhile =
+                (0..).take_while(|_| !reader.is_finished() && witness.renew() == Status::Ok).take(5).count();
+            assert_eq!(meanwhile, 5, "answers while the read was on its way");
+        });
+    }
+}
+
 #[test]
 fn tenants_do_not_read_each_other() {
     let node =

@@ -78,10 +78,13 @@ impl Keys {
     }
 }
 
+/// Runs of pages, and the segments that they are in.
+pub(crate) type Pieces = SmallVec<[(Extent, Arc<Segment>); 1]>;
+
 /// Pages and a name for a new object.
 pub(crate) struct Allocation {
     pub(crate) id: ObjectId,
-    pub(crate) pieces: SmallVec<[(Extent, Arc<Segment>); 1]>,
+    pub(crate) pieces: Pieces,
 }
 
 /// What to do when the arena has no room.
@@ -273,7 +276,7 @@ impl Arena {
 }
 
 impl State {
-    fn take(&mut self, pages: u32, scattered: bool) -> Option<SmallVec<[(Extent, Arc<Segment>); 1]>> {
+    fn take(&mut self, pages: u32, scattered: bool) -> Option<Pieces> {
         if pages == 0 {
             return Some(SmallVec::new());
         }

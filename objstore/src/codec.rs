@@ -60,7 +60,7 @@ impl<T: Pod> Content for [T] {
 
     fn check(offset: u64, len: u64) -> Result<(), StoreError> {
         const { assert!(size_of::<T>() > 0 && align_of::<T>() <= MAX_ALIGNMENT) };
-        if offset % align_of::<T>() as u64 == 0 && len % size_of::<T>() as u64 == 0 {
+        if offset.is_multiple_of(align_of::<T>() as u64) && len.is_multiple_of(size_of::<T>() as u64) {
             Ok(())
         } else {
             Err(StoreError::Misaligned { offset, len, what: std::any::type_name::<[T]>() })

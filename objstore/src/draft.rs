@@ -1,11 +1,10 @@
 //! Drafts: new objects that are filled in place.
 
-use crate::arena::Allocation;
+use crate::arena::{Allocation, Pieces};
 use crate::buffer::Buffer;
 use crate::client::Client;
 use crate::layout::{Layout, Piece};
 use crate::object::{Making, Object};
-use crate::segment::Segment;
 use crate::session::Undo;
 use crate::{AnyRef, Codec, INLINE_BYTES, ObjectRef, StoreError, Subject};
 use bytes::Bytes;
@@ -90,7 +89,7 @@ impl NewPages {
 
 impl NewPages {
     /// The pages; the slot goes back.
-    pub(crate) fn into_pieces(mut self) -> SmallVec<[(Extent, Arc<Segment>); 1]> {
+    pub(crate) fn into_pieces(mut self) -> Pieces {
         let Allocation { id, pieces } = self.allocation.take().expect("taken only when it is used up");
         self.client.arena.give_back(std::iter::empty(), &[SlotLease::new(id.slot(), id.generation())]);
         pieces

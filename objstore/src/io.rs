@@ -68,7 +68,10 @@ pub(crate) fn start(options: StoreOptions) -> Result<oneshot::Receiver<Result<Ar
     Ok(client)
 }
 
-fn open(options: &StoreOptions) -> Result<(Arc<Client>, Box<dyn Receiver>, Welcome), StoreError> {
+/// A connection: the client, where it hears from the node, and the terms.
+type Opened = (Arc<Client>, Box<dyn Receiver>, Welcome);
+
+fn open(options: &StoreOptions) -> Result<Opened, StoreError> {
     let deadline = Instant::now() + options.deadline;
     let address: Address = options.url.parse().map_err(|error| link_error(&options.url, &error))?;
     if options.token.len() > dmrpc_wire::MAX_TOKEN_BYTES || options.name.len() > dmrpc_wire::MAX_NAME_BYTES {
@@ -230,7 +233,7 @@ impl Io {
                     continue;
                 }
                 Err(error) => {
-                    let error = self.session.unreachable(error);
+                    let error = self.session.unreachable(&error);
                     self.link_lost(client, &error);
                     return false;
                 }
@@ -246,7 +249,7 @@ impl Io {
         self.session.lock().state().applied(head.applied);
         match reply {
             Owned::Freed { extents, slots } => client.arena.give_back(extents, &slots),
-            Owned::Failed => self.failed(client, head),
+            Owned::Failed => self.failed(head),
             Owned::Reclaim => {
                 for segment in client.arena.reclaim() {
                     client.segments.remove(segment);
@@ -399,7 +402,7 @@ impl Io {
         }
     }
 
-    fn failed(&mut self, client: &Client, head: ReplyHead) {
+    fn failed(&self, head: ReplyHead) {
         let object = self.session.lock().state().failed_commit(head.sequence);
         tracing::warn!(status = ?head.status, sequence = head.sequence, "the memory node refused a request");
         if let Some(object) = object {
@@ -409,7 +412,6 @@ impl Io {
             let slot = dmrpc_wire::SlotLease::new(id.slot(), id.generation());
             let _ = self.session.tell(&Request::Return { segment: None, slots: &[slot] });
         }
-        let _ = client;
     }
 
     // The link.

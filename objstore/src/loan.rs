@@ -134,11 +134,12 @@ fn linger(lent: Vec<AnyRef>, grace: Duration) {
 
 /// The extents that cover a range, if they are known and few.
 fn extents_of(object: &Object, range: &std::ops::Range<u64>) -> SmallVec<[RawExtent; MAX_REF_EXTENTS]> {
-    let pieces = |layout: &Layout| -> SmallVec<[RawExtent; MAX_REF_EXTENTS]> {
-        let pages = Layout::pages_of(range, layout.page_size());
-        layout.cut(pages).take(MAX_REF_EXTENTS + 1).map(|piece| piece.extent.into()).collect()
+    let pages = Layout::pages_of(range, object.client.page_size);
+    let extents: SmallVec<[RawExtent; MAX_REF_EXTENTS]> = match object.layout(range) {
+        Some(layout) => layout.cut(pages).take(MAX_REF_EXTENTS + 1).map(|piece| piece.extent.into()).collect(),
+        // Passed on by who has not looked at it: as it came.
+        None => object.hinted(pages),
     };
-    let extents = object.layout(range).map(pieces).unwrap_or_default();
     if extents.len() > MAX_REF_EXTENTS { SmallVec::new() } else { extents }
 }
 

@@ -12,7 +12,7 @@ use crate::session::Undo;
 use crate::{AnyRef, Granted, StoreError, Subject, fork};
 use dmrpc_fabric::link::Body;
 use dmrpc_pages::Extent;
-use dmrpc_wire::{Commit, Grant, GrantToken, ObjectId, Patch, Request, SlotLease};
+use dmrpc_wire::{Commit, Grant, GrantToken, MAX_REF_EXTENTS, ObjectId, Patch, RawExtent, Request, SlotLease};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -320,6 +320,23 @@ impl Object {
             at = at.checked_add(extent.count).ok_or(StoreError::Malformed("extents of too many pages"))?;
         }
         Ok(Layout::new(first_page, pieces, self.client.page_size))
+    }
+
+    /// The extents of some pages, as they came with the reference; none if they did not.
+    pub(crate) fn hinted(&self, pages: Range<u32>) -> SmallVec<[RawExtent; MAX_REF_EXTENTS]> {
+        let mut found = SmallVec::new();
+        let (mut at, mut missing) = (self.hint.0, pages.start);
+        for &extent in &self.hint.1 {
+            let Some(end) = at.checked_add(extent.count) else { break };
+            if at <= missing && missing < end && missing < pages.end {
+                let behind = extent.split_at(missing - at).map_or(extent, |(_, behind)| behind);
+                let part = behind.split_at(pages.end - missing).map_or(behind, |(part, _)| part);
+                missing += part.count;
+                found.push(part.into());
+            }
+            at = end;
+        }
+        if missing == pages.end { found } else { SmallVec::new() }
     }
 
     /// As [`map`](Object::map) of the hint, if all segments are mapped already.

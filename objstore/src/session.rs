@@ -191,7 +191,7 @@ impl Session {
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 
-    pub(crate) fn unreachable(&self, why: impl ToString) -> StoreError {
+    pub(crate) fn unreachable(&self, why: &dyn std::fmt::Display) -> StoreError {
         StoreError::NodeUnreachable { url: self.url.clone(), why: why.to_string() }
     }
 
@@ -258,10 +258,9 @@ impl Held<'_> {
             return Err(error.clone());
         }
         if state.backlog.len() >= MAX_BACKLOG || state.unapplied.len() >= MAX_BACKLOG {
-            return Err(self.session.unreachable("too much is waiting to be sent to it"));
+            return Err(self.session.unreachable(&"too much is waiting to be sent to it"));
         }
         let op = request.op();
-        if self.session.local {}
         let number = if op.is_sequenced() {
             state.sequence += 1;
             state.sequence

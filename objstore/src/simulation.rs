@@ -298,11 +298,7 @@ impl World {
                 let link = self.links.get_mut(&(process, peer)).expect("a peer");
                 link.send(self.now, &mut self.random, Message::Reference { object, loan });
             }
-            (8, Some(name)) => {
-                if self.reference(process, name).claim.adopt() {
-                    self.adopt(process, name);
-                }
-            }
+            (8, Some(name)) if self.reference(process, name).claim.adopt() => self.adopt(process, name),
             (9..=11, Some(name)) => {
                 self.reference(process, name).owned = false;
                 self.release_use(process, name);
@@ -336,7 +332,7 @@ impl World {
                     break;
                 }
                 let ask = self.asks[process].receive(self.now).expect("looked at");
-                self.at_node(process, ask);
+                self.at_node(process, &ask);
             }
             if self.asks[process].is_over(self.now) && !self.node.gone.contains(&process) {
                 self.session_ended(process);
@@ -354,7 +350,7 @@ impl World {
         }
         for process in (0..PROCESSES).filter(|&p| !self.processes[p].crashed).collect::<Vec<_>>() {
             while let Some(answer) = self.answers[process].receive(self.now) {
-                self.at_client(process, answer);
+                self.at_client(process, &answer);
             }
             for peer in (0..PROCESSES).filter(|&peer| peer != process) {
                 while let Some(message) = self.links.get_mut(&(peer, process)).expect("a peer").receive(self.now) {
@@ -380,9 +376,9 @@ impl World {
         self.node.graces.insert(process, until);
     }
 
-    fn at_node(&mut self, process: usize, ask: Ask) {
+    fn at_node(&mut self, process: usize, ask: &Ask) {
         let mut answers = Vec::new();
-        match ask {
+        match *ask {
             Ask::Commit { reference, object, base } => {
                 if base.is_none_or(|base| self.node.objects.contains_key(&base)) {
                     self.node.objects.entry(object).or_default().insert(process, 1);
@@ -411,8 +407,8 @@ impl World {
         }
     }
 
-    fn at_client(&mut self, process: usize, answer: Answer) {
-        match answer {
+    fn at_client(&mut self, process: usize, answer: &Answer) {
+        match *answer {
             Answer::Held { reference: name, held } => {
                 if let Some((lender, number)) = self.reference(process, name).claim.adopted(held) {
                     self.give_back(process, lender, number);
@@ -486,7 +482,7 @@ impl World {
         let mut crash_at: Vec<u64> = (0..crashes as u64).map(|n| 600 * n + self.random.below(400)).collect();
         for _ in 0..2000 {
             self.now += 1;
-            if crash_at.iter().any(|&at| at == self.now) {
+            if crash_at.contains(&self.now) {
                 let process = self.random.below(PROCESSES as u64) as usize;
                 self.crash(process);
                 crash_at.retain(|&at| at != self.now);

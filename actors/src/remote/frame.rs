@@ -30,12 +30,13 @@ pub(crate) enum Kind {
     Cancel = 6,
     Return = 7,
     Bye = 8,
+    Gone = 9,
 }
 
 impl Kind {
     fn from_wire(number: u8) -> Option<Self> {
         use Kind::*;
-        [Hello, Lookup, Ask, Tell, Reply, Cancel, Return, Bye].into_iter().find(|kind| *kind as u8 == number)
+        [Hello, Lookup, Ask, Tell, Reply, Cancel, Return, Bye, Gone].into_iter().find(|kind| *kind as u8 == number)
     }
 }
 

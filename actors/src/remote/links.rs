@@ -128,7 +128,8 @@ impl Links {
             let _entered = system.runtime().enter();
             (AsyncSender::new(link.sender)?, AsyncReceiver::new(link.receiver)?)
         };
-        let peer = Peer::new(address, self.limits.clone(), Arc::downgrade(&system.0));
+        let store = system.store();
+        let peer = Peer::new(address, self.limits.clone(), Arc::downgrade(&system.0), store.as_ref());
         let sent = system.hello().encode(|frame| peer.send_bare(frame));
         debug_assert!(sent.is_ok(), "a new link has not ended");
         {

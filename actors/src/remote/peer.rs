@@ -12,7 +12,7 @@ use crate::ActorError;
 use crate::system::WeakSystem;
 use bytes::Bytes;
 use dmrpc_fabric::link::{Body, MAX_HEAD_BYTES};
-use dmrpc_objstore::{Borrows, Loans};
+use dmrpc_objstore::{Borrows, Loans, Store};
 use parking_lot::Mutex;
 use slab::Slab;
 use std::cell::RefCell;
@@ -31,6 +31,9 @@ const _: () = assert!(ATTACH_BYTES <= INLINE_PAYLOAD_BYTES);
 
 /// The most requests that may wait for their answers on one link.
 pub(crate) const MAX_PENDING: usize = 1 << 16;
+
+/// The most ended actors that are remembered for one link; further ones are asked again, in vain.
+const MAX_GONE: usize = 1 << 16;
 
 /// Limits of a link.
 #[derive(Clone, Debug)]
@@ -89,6 +92,9 @@ pub struct Peer {
     /// Requests of the other end that it withdrew.
     cancelled: Mutex<HashSet<u32>>,
     cancelled_len: AtomicUsize,
+    /// Actors of the other end that have ended, of those that were called.
+    gone: Mutex<HashSet<u32>>,
+    any_gone: AtomicBool,
     loans: Loans,
     borrows: Borrows,
     end: OnceLock<ActorError>,
@@ -115,12 +121,14 @@ thread_local! {
 }
 
 impl Peer {
-    pub(crate) fn new(address: Arc<str>, limits: Limits, system: WeakSystem) -> Arc<Self> {
+    /// `store`: whose refs of its node are to be, where this process has several.
+    pub(crate) fn new(address: Arc<str>, limits: Limits, system: WeakSystem, store: Option<&Store>) -> Arc<Self> {
         let work = Arc::new(Notify::new());
         let returns = Arc::clone(&work);
+        let wake = move || returns.notify_one();
         Arc::new(Self {
             loans: Loans::new(limits.grace),
-            borrows: Borrows::new(move || returns.notify_one()),
+            borrows: store.map_or_else(|| Borrows::new(wake.clone()), |store| Borrows::of(store, wake.clone())),
             address,
             limits,
             outbox: Mutex::default(),
@@ -130,6 +138,8 @@ impl Peer {
             serial: std::sync::atomic::AtomicU64::new(0),
             cancelled: Mutex::default(),
             cancelled_len: AtomicUsize::new(0),
+            gone: Mutex::default(),
+            any_gone: AtomicBool::new(false),
             end: OnceLock::new(),
             ended: Notify::new(),
             retiring: AtomicBool::new(false),
@@ -402,6 +412,19 @@ impl Peer {
     pub(crate) fn is_cancelled(&self, request: u32) -> bool {
         self.end.get().is_some()
             || (self.cancelled_len.load(Ordering::Relaxed) > 0 && self.cancelled.lock().contains(&request))
+    }
+
+    /// An actor of the other end has ended. Its number is never used for another.
+    pub(crate) fn actor_gone(&self, actor: u32) {
+        let mut gone = self.gone.lock();
+        if gone.len() < MAX_GONE {
+            gone.insert(actor);
+        }
+        self.any_gone.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_gone(&self, actor: u32) -> bool {
+        self.any_gone.load(Ordering::Relaxed) && self.gone.lock().contains(&actor)
     }
 
     /// The end of the link, for this reason, which all that was pending hear.

@@ -181,6 +181,7 @@ impl Reader<'_> {
                 peer.loans().returned(&numbers);
             }
             Kind::Bye => peer.retire(),
+            Kind::Gone => peer.actor_gone(frame.target),
         }
         Ok(())
     }
@@ -188,6 +189,10 @@ impl Reader<'_> {
     fn look_up(&self, frame: &Frame<'_>) {
         let found = self.system.upgrade().and_then(|system| system.find(frame.name));
         let matches = |type_name: &str| frame.message == 0 || frame.message == fnv1a(type_name);
+        if self.system.upgrade().is_none_or(|system| system.is_closing()) {
+            self.peer.refuse(frame.request, &ActorError::Stopped);
+            return;
+        }
         let refusal = match found {
             Some((id, local)) if matches(local.type_name()) => {
                 let answer = Frame { request: frame.request, message: id, ..Frame::new(Kind::Reply) };
@@ -210,8 +215,11 @@ impl Reader<'_> {
     ) -> Result<(), ActorError> {
         let codec = Codec::from_wire(frame.codec)?;
         let system = self.system.upgrade().ok_or(ActorError::Stopped)?;
-        // It was there when it was looked up.
-        let actor = system.actor(frame.target).ok_or(ActorError::Stopped)?;
+        let Some(actor) = system.actor(frame.target) else {
+            // It was there when it was looked up. If the link has ended, nobody needs to know.
+            let _ = self.peer.send_bare(&Frame { target: frame.target, ..Frame::new(Kind::Gone) });
+            return Err(ActorError::Stopped);
+        };
         let method = if frame.message == 0 { Method::Name(frame.name) } else { Method::Id(frame.message) };
         let request = (frame.kind == Kind::Ask).then_some(frame.request);
         let arguments = Arguments { peer: self.peer, codec, method, payload, table, attachments, request };

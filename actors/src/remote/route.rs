@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -22,6 +23,8 @@ pub(crate) struct Route {
     name: Arc<str>,
     type_hash: u32,
     current: Mutex<Option<Joined>>,
+    /// Whether the actor was found before.
+    met: AtomicBool,
 }
 
 /// Where the actor's system is.
@@ -63,7 +66,7 @@ impl fmt::Display for Route {
 
 impl Route {
     pub(crate) fn new(system: System, place: Place, name: Arc<str>, type_hash: u32) -> Arc<Self> {
-        Arc::new(Self { system, place, name, type_hash, current: Mutex::new(None) })
+        Arc::new(Self { system, place, name, type_hash, current: Mutex::new(None), met: AtomicBool::new(false) })
     }
 
     pub(crate) fn place(&self) -> &Place {
@@ -76,10 +79,11 @@ impl Route {
 
     /// The link that is there, if it is.
     fn joined(&self) -> Option<Joined> {
-        self.current.lock().as_ref().filter(|joined| joined.peer.is_usable()).cloned()
+        let usable = |joined: &&Joined| joined.peer.is_usable() && !joined.peer.is_gone(joined.actor);
+        self.current.lock().as_ref().filter(usable).cloned()
     }
 
-    /// The link to the actor, made anew if need be.
+    /// The link to the actor, made anew if need be; and the actor of that name, if the one that had it has ended.
     pub(crate) async fn join(&self, deadline: Instant) -> Result<Joined, ActorError> {
         if let Some(joined) = self.joined() {
             return Ok(joined);
@@ -88,7 +92,11 @@ impl Route {
             Place::Link(peer) => Arc::clone(peer),
             Place::Address(address) => self.system.link_to(address, deadline).await?,
         };
-        let actor = look_up(&peer, &self.name, self.type_hash).await?;
+        let actor = match look_up(&peer, &self.name, self.type_hash).await {
+            Err(ActorError::UnknownActor(_)) if self.met.load(Ordering::Relaxed) => return Err(ActorError::Stopped),
+            found => found?,
+        };
+        self.met.store(true, Ordering::Relaxed);
         let joined = Joined { peer, actor };
         *self.current.lock() = Some(joined.clone());
         Ok(joined)

@@ -152,7 +152,11 @@ mod modelled {
             let indices = Indices {
                 producer: Line(Side { index: zero(), waits: zero() }),
                 consumer: Line(Side { index: zero(), waits: zero() }),
-                rare: Line(Rare { producer_ended: zero(), consumer_ended: zero(), body_limit: AtomicU64::new(u64::MAX) }),
+                rare: Line(Rare {
+                    producer_ended: zero(),
+                    consumer_ended: zero(),
+                    body_limit: AtomicU64::new(u64::MAX),
+                }),
             };
             let bytes = (0..capacity).map(|_| UnsafeCell::new(0)).collect();
             let shared = Arc::new((indices, bytes));

@@ -409,7 +409,7 @@ mod tests {
 /// Every interleaving of the two sides, as loom finds them. Takes a minute:
 ///
 /// ```sh
-/// RUSTFLAGS="--cfg loom" cargo test --release -p dmrpc-fabric --lib --target-dir target/loom loom
+/// RUSTFLAGS="--cfg loom" cargo test -p dmrpc-fabric --lib --target-dir target/loom loom
 /// ```
 #[cfg(all(test, loom))]
 mod loom_tests {

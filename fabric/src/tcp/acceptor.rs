@@ -8,6 +8,7 @@ use crate::options::LinkOptions;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
@@ -43,15 +44,16 @@ impl Acceptor {
         listener.set_nonblocking(true).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
-        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN).map_err(|error| failed(error.into()))?;
+        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)
+            .map_err(|error| failed(error.into()))?;
         Ok(Self { listener, host: host.to_owned(), port, epoll, setups: BTreeMap::new(), next: LISTENER + 1 })
     }
 
     pub(crate) fn try_accept(&mut self, options: &LinkOptions) -> Result<Option<Link>, LinkError> {
         loop {
-            let mut space = [std::mem::MaybeUninit::<epoll::Event>::uninit(); EVENTS];
+            let mut events = [MaybeUninit::<epoll::Event>::uninit(); EVENTS];
             let zero = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-            let events = match epoll::wait(&self.epoll, &mut space, Some(&zero)) {
+            let ready = match epoll::wait(&self.epoll, &mut events[..], Some(&zero)) {
                 Ok(([], _)) => {
                     self.expire(options);
                     return Ok(None);
@@ -61,7 +63,7 @@ impl Acceptor {
                 Err(error) => return Err(LinkError::io("waiting for those who connect", error)),
             };
             // The set is level-triggered: what is not looked at now comes again.
-            for event in events {
+            for event in ready.iter() {
                 let token = event.data.u64();
                 if token == LISTENER {
                     self.welcome(options)?;
@@ -106,7 +108,8 @@ impl Acceptor {
         match greeting {
             Ok(Some(body_limit)) => {
                 // Out of this set: the socket lives on.
-                epoll::delete(&self.epoll, &setup.socket).map_err(|error| LinkError::io("letting go of a socket", error))?;
+                epoll::delete(&self.epoll, &setup.socket)
+                    .map_err(|error| LinkError::io("letting go of a socket", error))?;
                 assemble(setup.socket, setup.peer, body_limit, options).map(Some)
             }
             // Somebody knocked and went.

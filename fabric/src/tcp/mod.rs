@@ -36,6 +36,12 @@ const MAGIC: [u8; 8] = *b"DmRPCtcp";
 const VERSION: u32 = 1;
 const HELLO_BYTES: usize = 24;
 
+/// The receiving half of a link whose hello is over.
+#[cfg(feature = "fuzz")]
+pub(crate) fn receiver(socket: TcpStream, options: &LinkOptions) -> Box<dyn crate::link::Receiver> {
+    Box::new(TcpReceiver::new(socket, options))
+}
+
 fn hello(options: &LinkOptions) -> [u8; HELLO_BYTES] {
     let mut hello = [0; HELLO_BYTES];
     hello[..8].copy_from_slice(&MAGIC);
@@ -108,8 +114,9 @@ fn assemble(socket: TcpStream, peer: SocketAddr, body_limit: u64, options: &Link
         ended: false,
         max_body_bytes: options.max_body_bytes.min(body_limit),
         max_queued_bytes: options.max_queued_bytes,
+        turn_bytes: options.turn_bytes.max(1),
     };
-    let receiver = TcpReceiver::new(twin, options.max_body_bytes);
+    let receiver = TcpReceiver::new(twin, options);
     Ok(Link { sender: Box::new(sender), receiver: Box::new(receiver), peer: Peer::Remote(peer) })
 }
 

@@ -4,6 +4,7 @@ use super::failed;
 use crate::frame::{Frame, HEADER_BYTES};
 use crate::landing::Landing;
 use crate::link::{Incoming, Interest, Interests, LinkError, MAX_HEAD_BYTES, Receiver, Target};
+use crate::options::LinkOptions;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use smallvec::{SmallVec, smallvec};
@@ -31,6 +32,8 @@ pub(super) struct TcpReceiver {
     head: Vec<u8>,
     state: State,
     max_body_bytes: u64,
+    /// How much of bodies one call moves.
+    turn_bytes: u64,
 }
 
 enum State {
@@ -49,9 +52,10 @@ enum Step {
 }
 
 impl TcpReceiver {
-    pub(super) fn new(socket: TcpStream, max_body_bytes: u64) -> Self {
+    pub(super) fn new(socket: TcpStream, options: &LinkOptions) -> Self {
         let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
-        Self { socket, buffer, came: 0..0, head: Vec::new(), state: State::Header, max_body_bytes }
+        let (max_body_bytes, turn_bytes) = (options.max_body_bytes, options.turn_bytes.max(1));
+        Self { socket, buffer, came: 0..0, head: Vec::new(), state: State::Header, max_body_bytes, turn_bytes }
     }
 
     /// Has at least `want` bytes in the buffer, which have place there. Whether they came.
@@ -81,6 +85,7 @@ impl TcpReceiver {
     }
 
     fn step(&mut self) -> Result<Step, LinkError> {
+        let mut turn = self.turn_bytes;
         loop {
             match &mut self.state {
                 State::Header => {
@@ -112,9 +117,12 @@ impl TcpReceiver {
                         };
                         return Ok(Step::Body(landing.into_target()));
                     }
-                    if !self.land()? {
+                    let before = landing.remaining();
+                    if turn == 0 || !self.land()? {
                         return Ok(Step::Nothing);
                     }
+                    let State::Body(landing) = &self.state else { unreachable!("it is still on its way") };
+                    turn = turn.saturating_sub(before - landing.remaining());
                 }
                 State::Ended => return Err(LinkError::Closed),
             }

@@ -24,17 +24,26 @@ pub(super) struct TcpSender {
     pub(super) ended: bool,
     pub(super) max_body_bytes: u64,
     pub(super) max_queued_bytes: u64,
+    /// How much one call moves.
+    pub(super) turn_bytes: u64,
 }
 
 impl TcpSender {
     /// Writes what the socket takes. Whether that was all.
     fn write(&mut self) -> Result<bool, LinkError> {
+        let mut turn = self.turn_bytes;
         while !self.queue.is_empty() {
+            if turn == 0 {
+                return Ok(false);
+            }
             let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
             let count = self.queue.gather(&mut pieces);
             let mut control = SendAncillaryBuffer::default();
             match sendmsg(&self.socket, &pieces[..count], &mut control, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Ok(written) => self.queue.advance(written),
+                Ok(written) => {
+                    self.queue.advance(written);
+                    turn = turn.saturating_sub(written as u64);
+                }
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => {}
                 Err(error) => {

@@ -10,7 +10,7 @@ use super::event::{Access, Action, Actions, Event, LinkId, Now};
 use super::grants::Grants;
 use super::memory::{MemoryQueue, Purpose};
 use super::segments::{Segments, Stage};
-use super::sessions::{Session, SessionKey, Sessions};
+use super::sessions::{Aside, Blocked, Session, SessionKey, Sessions};
 use super::slots::{Fate, Slots};
 use super::snapshot::Snapshots;
 use super::transfers::Transfers;
@@ -26,7 +26,8 @@ const SWEEP_BUDGET: usize = 1024;
 const MAX_FREED_EXTENTS: usize = 3072;
 const MAX_FREED_SLOTS: usize = 2048;
 
-/// If no tick came for so long the node itself stood still, and renewals wait unread: leases are extended by that time.
+/// If no tick came for so long the node itself stood still, and what clients said waits unread: every deadline of theirs is
+/// put off by that time.
 const MAX_TICK_GAP_MS: u64 = 1_000;
 
 /// What a link is to the core.
@@ -282,6 +283,7 @@ impl Core {
             askers: 0,
             waiting_leases: 0,
             transfers: 0,
+            asked_at: None,
             freed_extents: Vec::new(),
             freed_slots: Vec::new(),
             to_be_told: false,
@@ -327,6 +329,7 @@ impl Core {
             Some(old) => {
                 self.links.insert(old, LinkState::Closing(Some(key)));
                 self.links.insert(link, LinkState::Successor(key));
+                discard(self.link_lost(key, old), out);
                 out.list.push(Action::Close { link: old });
             }
             None if self.links.values().any(|state| *state == LinkState::Closing(Some(key))) => {
@@ -420,24 +423,29 @@ impl Core {
         }
     }
 
-    /// A link of a session that may go on over another is gone, and with it what waited on it.
-    fn link_lost(&mut self, key: SessionKey, link: LinkId) {
-        let session = self.sessions.get_mut(key);
-        // A write whose body is lost has to come again. Nothing was read from the link after it.
-        if session.queue.back().is_some_and(|aside| aside.body.is_some_and(|(on, _)| on == link)) {
-            let write = session.queue.pop_back().expect("it is there");
-            session.queued_bytes -= write.bytes.len();
-            session.accepted = write.head.sequence - 1;
-            session.answers.remove(&write.head.sequence);
-        } else if session.blocked.as_ref().is_some_and(|b| b.request.body.is_some_and(|(on, _)| on == link)) {
-            let blocked = session.blocked.take().expect("it is there");
-            debug_assert!(session.queue.is_empty());
-            session.accepted = blocked.request.head.sequence - 1;
-            session.answers.remove(&blocked.request.head.sequence);
-            self.waiters.remove(blocked.wait, Waiter::Stream(key));
-            self.memory.forget_write(key);
-        }
+    /// A link of a session that may go on over another is gone, and with it what waited on it. Returns the body that did.
+    fn link_lost(&mut self, key: SessionKey, link: LinkId) -> Option<(LinkId, u64)> {
         self.drop_askers(key);
+        let session = self.sessions.get_mut(key);
+        let is_lost = |aside: &Aside| aside.body.is_some_and(|(on, _)| on == link);
+        // A write whose body is lost has to come again. Nothing was read from the link after it.
+        let lost = if session.queue.back().is_some_and(is_lost) {
+            let lost = session.queue.pop_back()?;
+            session.queued_bytes -= lost.bytes.len();
+            lost
+        } else if session.blocked.as_ref().is_some_and(|blocked| is_lost(&blocked.request)) {
+            debug_assert!(session.queue.is_empty());
+            let Blocked { request, wait, .. } = session.blocked.take()?;
+            self.waiters.remove(wait, Waiter::Stream(key));
+            self.memory.forget_write(key);
+            request
+        } else {
+            return None;
+        };
+        let session = self.sessions.get_mut(key);
+        session.accepted = lost.head.sequence - 1;
+        session.answers.remove(&lost.head.sequence);
+        lost.body
     }
 
     /// Fences a session and takes from it all but its holds.
@@ -449,7 +457,7 @@ impl Core {
         let (link, successor) = (session.link.take(), session.successor.take());
         let local = session.local;
         let blocked = session.blocked.take();
-        session.queue.clear();
+        let queue = std::mem::take(&mut session.queue);
         session.queued_bytes = 0;
         session.answers.clear();
         session.answer_bytes = 0;
@@ -459,12 +467,13 @@ impl Core {
         session.committed_pages = 0;
         session.owned_slots = 0;
         let (segments, slots) = (std::mem::take(&mut session.segments), std::mem::take(&mut session.slots));
-        if let Some(blocked) = blocked {
+        if let Some(blocked) = &blocked {
             self.waiters.remove(blocked.wait, Waiter::Stream(key));
-            if ending != Ending::Gone {
-                // Its link is closed, but still has a body to be rid of.
-                discard(blocked.request.body, out);
-            }
+        }
+        if ending != Ending::Gone {
+            // The link is to be closed, but still has a body to be rid of.
+            let last = queue.back().or(blocked.as_ref().map(|blocked| &blocked.request));
+            discard(last.and_then(|aside| aside.body), out);
         }
         self.memory.forget(key);
         self.drop_askers(key);
@@ -474,10 +483,8 @@ impl Core {
             }
         }
         for index in segments {
-            if let Some(segment) = self.segments.get_mut(index) {
-                segment.owner = None;
-                self.drop_if_over(index, out);
-            }
+            self.segments.disown(index);
+            self.drop_if_over(index, out);
         }
         let status = match ending {
             Ending::Bye | Ending::Gone => Status::Ok,
@@ -541,10 +548,10 @@ impl Core {
         self.last_tick = now;
         let mut expired = Vec::new();
         let mut overdue = Vec::new();
+        if stood_still > MAX_TICK_GAP_MS {
+            self.extend_deadlines(stood_still);
+        }
         for (key, session) in self.sessions.iter_mut().filter(|(_, session)| session.is_live()) {
-            if stood_still > MAX_TICK_GAP_MS {
-                session.lease_until = session.lease_until.saturating_add(stood_still);
-            }
             if !session.local && session.lease_until <= now {
                 expired.push(key);
             } else if session.blocked.as_ref().is_some_and(|blocked| blocked.deadline <= now) {
@@ -569,6 +576,25 @@ impl Core {
         }
         while let Some(granted) = self.grants.pop_ended(now) {
             self.drop_references(granted.slot, 1);
+        }
+    }
+
+    /// The node stood still for so long: what clients said meanwhile has yet to be read.
+    fn extend_deadlines(&mut self, by_ms: u64) {
+        for (_, session) in self.sessions.iter_mut() {
+            session.lease_until = session.lease_until.saturating_add(by_ms);
+            if let Some(blocked) = &mut session.blocked {
+                blocked.deadline = blocked.deadline.saturating_add(by_ms);
+            }
+        }
+        for (_, asker) in &mut self.waiters.askers {
+            asker.deadline = asker.deadline.saturating_add(by_ms);
+        }
+        self.memory.extend_deadlines(by_ms);
+        for (until, key) in std::mem::take(&mut self.in_grace) {
+            let until = until.saturating_add(by_ms);
+            self.sessions.get_mut(key).grace_until = Some(until);
+            self.in_grace.insert((until, key));
         }
     }
 

@@ -19,6 +19,9 @@ const MAX_LEASE_WAIT_MS: u32 = 60_000;
 /// The most leases of one session that wait. Further ones are refused.
 const MAX_WAITING_LEASES: usize = 16;
 
+/// A session is asked to give something back at most once in so long, in milliseconds.
+const RECLAIM_INTERVAL_MS: u64 = 100;
+
 /// The least that is made for a session that writes, in bytes; more each time, up to the limits.
 const MIN_GROWTH_BYTES: u64 = 1 << 20;
 
@@ -76,6 +79,13 @@ impl MemoryQueue {
         self.waits.retain(|wait| !matches!(wait.purpose, Purpose::Write(session) if session == key));
     }
 
+    /// Everybody waits so much longer.
+    pub(crate) fn extend_deadlines(&mut self, by_ms: u64) {
+        for wait in &mut self.waits {
+            wait.deadline = wait.deadline.saturating_add(by_ms);
+        }
+    }
+
     pub(crate) fn wait_for_write(&mut self, session: SessionKey, pages: u32) {
         self.waits.push_back(MemoryWait { purpose: Purpose::Write(session), pages, deadline: Now::MAX, asked: false });
     }
@@ -121,7 +131,7 @@ impl Core {
         session.waiting_leases += 1;
         let purpose = Purpose::Lease(lease);
         self.memory.waits.push_back(MemoryWait { purpose, pages, deadline, asked: false });
-        self.serve_memory(out);
+        self.serve_last(out);
         self.expire_memory_waits(out);
         Ok(())
     }
@@ -199,9 +209,19 @@ impl Core {
         }
     }
 
-    /// Has segments made for those who wait, as far as there is room.
+    /// Has segments made for those who wait, as far as there is room, if any came free since.
     pub(super) fn serve_memory(&mut self, out: &mut Actions) {
-        let mut at = 0;
+        if self.segments.take_news() {
+            self.serve_from(0, out);
+        }
+    }
+
+    /// As [`Core::serve_memory`], for the one who has just begun to wait.
+    pub(super) fn serve_last(&mut self, out: &mut Actions) {
+        self.serve_from(self.memory.waits.len() - 1, out);
+    }
+
+    fn serve_from(&mut self, mut at: usize, out: &mut Actions) {
         while at < self.memory.waits.len() {
             let MemoryWait { purpose, pages, .. } = self.memory.waits[at];
             let served = match purpose {
@@ -238,9 +258,8 @@ impl Core {
     }
 
     fn serve_write(&mut self, key: SessionKey, pages: u32, out: &mut Actions) -> bool {
+        let missing = u64::from(pages).saturating_sub(self.take_over(key, pages));
         let session = self.sessions.get(key);
-        let has = self.segments.allocatable(&session.segments);
-        let missing = u64::from(pages).saturating_sub(has);
         let quota = session.quota_pages - session.committed_pages;
         let missing = u32::try_from(missing).ok().and_then(|missing| self.rounded(missing));
         let Some(missing) = missing.filter(|&missing| missing > 0 && missing <= quota) else {
@@ -318,15 +337,19 @@ impl Core {
         for owner in owners {
             let Some(session) = self.sessions.live_mut(owner) else { continue };
             let Some(link) = session.link else { continue };
+            if session.asked_at.is_some_and(|asked| self.now < asked.saturating_add(RECLAIM_INTERVAL_MS)) {
+                continue;
+            }
+            session.asked_at = Some(self.now);
             let applied = session.applied;
             let notice = Reply::Notice(Notice::Reclaim { pages });
             out.send(link, |bytes| notice.encode(Status::Ok, 0, applied, bytes));
         }
     }
 
-    /// Makes sure that `pages` pages can be allocated for a write of this session, taking over segments of sessions that
-    /// ended. If more have to be made it has to wait.
-    pub(super) fn provide(&mut self, key: SessionKey, pages: u32) -> Result<(), Stop> {
+    /// Takes segments of sessions that ended over for this one, until `pages` pages can be allocated in its segments. Returns
+    /// how many can.
+    fn take_over(&mut self, key: SessionKey, pages: u32) -> u64 {
         let session = self.sessions.get_mut(key);
         let mut has = self.segments.allocatable(&session.segments);
         if has < u64::from(pages) {
@@ -344,14 +367,18 @@ impl Core {
                 }
             }
         }
+        has
+    }
+
+    /// Makes sure that `pages` pages can be allocated for a write of this session. If more have to be made it has to wait.
+    pub(super) fn provide(&mut self, key: SessionKey, pages: u32) -> Result<(), Stop> {
+        let has = self.take_over(key, pages);
         let missing = u64::from(pages).saturating_sub(has);
         if missing == 0 {
             return Ok(());
         }
-        let missing = u32::try_from(missing).ok().and_then(|missing| {
-            let granule = self.config.segment_granule_pages.max(1);
-            missing.checked_next_multiple_of(granule)
-        });
+        let missing = u32::try_from(missing).ok().and_then(|missing| self.rounded(missing));
+        let session = self.sessions.get(key);
         if missing.is_none_or(|missing| missing > session.quota_pages - session.committed_pages) {
             return Err(Status::QuotaExceeded.into());
         }

@@ -30,6 +30,15 @@ impl Core {
             let pages = self.config.page_size.pages_for(object.size);
             let has = self.snapshots.pages(&object.root);
             expect(pages == Some(has), || format!("3: object {slot} has {} bytes and {has} pages", object.size))?;
+            let mut foreign = None;
+            self.snapshots.walk(&object.root, 0, has, &mut |extent| {
+                let segment = self.segments.get(extent.segment.0);
+                if segment.is_some_and(|segment| segment.tenant != object.tenant) {
+                    foreign = Some(extent);
+                }
+                foreign.is_none()
+            });
+            expect(foreign.is_none(), || format!("5: object {slot} has another tenant's pages: {foreign:?}"))?;
         }
         Ok(())
     }
@@ -143,6 +152,11 @@ impl Core {
             let mut listed = session.segments.clone();
             listed.sort_unstable();
             expect(owned == listed, || format!("7: {key:?} has segments {owned:?}, not {listed:?}"))?;
+            let tenants: BTreeSet<u32> =
+                owned.iter().filter_map(|&index| self.segments.get(index)).map(|segment| segment.tenant).collect();
+            expect(tenants.iter().all(|&tenant| tenant == session.tenant), || {
+                format!("5: {key:?} of tenant {} has segments of tenants {tenants:?}", session.tenant)
+            })?;
             let pages: u32 = owned.iter().filter_map(|&index| self.segments.get(index)).map(|s| s.pages).sum();
             expect(pages == session.committed_pages, || format!("8: {key:?} has {pages} pages"))?;
             expect(pages <= session.quota_pages, || format!("8: {key:?} has more than its share"))?;

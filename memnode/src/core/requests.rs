@@ -13,8 +13,8 @@ use super::snapshot::Root;
 use super::waiting::{Asker, COMMIT_WAIT_MS, MAX_ASKERS_PER_SESSION, WRITE_WAIT_MS, Wait, Waiter};
 use dmrpc_pages::Extent;
 use dmrpc_wire::{
-    Commit, Grant, Notice, ObjectId, RawExtent, ReleaseEntry, Reply, Request, RequestHead, Resolved, SegmentInfo,
-    SlotLease, Status,
+    Commit, Grant, Notice, ObjectId, Patch, RawExtent, ReleaseEntry, Reply, Request, RequestHead, Resolved,
+    SegmentInfo, SlotLease, Status,
 };
 use std::collections::btree_map;
 
@@ -132,12 +132,16 @@ impl Core {
                 let patience = if matches!(wait, Wait::Memory(_)) { WRITE_WAIT_MS } else { COMMIT_WAIT_MS };
                 let deadline = deadline.unwrap_or_else(|| self.now.saturating_add(patience));
                 let session = self.sessions.get_mut(key);
+                if body.is_some() {
+                    // Renewals stand behind the body.
+                    session.lease_until = session.lease_until.max(deadline.saturating_add(self.config.lease_ms));
+                }
                 session.applied = head.sequence - 1;
                 session.blocked = Some(Blocked { request: put_aside(head, request, body), wait, deadline });
                 self.waiters.add(wait, Waiter::Stream(key));
                 if let Wait::Memory(pages) = wait {
                     self.memory.wait_for_write(key, pages);
-                    self.serve_memory(out);
+                    self.serve_last(out);
                 }
             }
             Err(stop) => {
@@ -310,6 +314,16 @@ impl Core {
             }
         }
         let base = if commit.base.is_null() { None } else { Some(self.find(&commit.base, tenant)?) };
+        if let Some(slot) = base {
+            // What lies behind the end of the base in its last page is to become zeros, and that is no page of the node's.
+            let base_size = self.slots.object(slot).size;
+            let tail = (base_size >> self.config.page_size.shift()) as u32;
+            let ends_in_page = base_size & (self.config.page_size.bytes() - 1) != 0;
+            let brings_it = |patch: &Patch| tail.wrapping_sub(patch.at.get()) < Extent::from(patch.extent).count;
+            if commit.size > base_size && ends_in_page && !commit.patches.iter().any(brings_it) {
+                return Err(Status::Malformed.into());
+            }
+        }
         let patches = commit.patches.iter().map(|patch| (patch.at.get(), Extent::from(patch.extent)));
         self.make_object(key, &commit.id, base, commit.size, patches)?;
         Ok(())

@@ -87,11 +87,13 @@ pub(crate) struct Segments {
     next: u32,
     pool_pages: u32,
     committed: u32,
+    /// Whether somebody who waits for memory may get it now.
+    has_news: bool,
 }
 
 impl Segments {
     pub(crate) fn new(pool_pages: u32) -> Self {
-        Self { table: BTreeMap::new(), next: 0, pool_pages, committed: 0 }
+        Self { table: BTreeMap::new(), next: 0, pool_pages, committed: 0, has_news: false }
     }
 
     /// Pages in segments.
@@ -102,6 +104,19 @@ impl Segments {
     /// Pages that further segments may have.
     pub(crate) fn room(&self) -> u32 {
         self.pool_pages - self.committed
+    }
+
+    /// Whether pages came free since this was last asked.
+    pub(crate) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
+    }
+
+    /// A segment's session has ended.
+    pub(crate) fn disown(&mut self, index: u32) {
+        if let Some(segment) = self.table.get_mut(&index) {
+            segment.owner = None;
+            self.has_news = true;
+        }
     }
 
     /// A new segment, to be made by the driver. The caller looked for [`Segments::room`]. `None` when the numbers are used up.
@@ -140,6 +155,7 @@ impl Segments {
     pub(crate) fn remove(&mut self, index: u32) -> Option<Segment> {
         let segment = self.table.remove(&index)?;
         self.committed -= segment.pages;
+        self.has_news = true;
         Some(segment)
     }
 
@@ -170,12 +186,14 @@ impl Segments {
     /// then `freed` is told. Whether the segment went with them, for the driver to drop.
     pub(crate) fn uncover(&mut self, extent: Extent, mut freed: impl FnMut(SessionKey, Extent)) -> bool {
         let index = extent.segment.0;
+        let has_news = &mut self.has_news;
         let Segment { counts, live, buddy, owner, access, .. } =
             self.table.get_mut(&index).expect("a segment stays while pages of it are in trees");
         counts.subtract(extent.first, extent.count, |first, count| {
             *live -= count;
             if let Some(buddy) = buddy {
                 buddy.free(first, count).expect("a page with a count is not free");
+                *has_news = true;
             } else if let (Some(owner), Access::Client) = (*owner, *access) {
                 freed(owner, Extent::new(extent.segment, first, count));
             }
@@ -229,6 +247,7 @@ impl Segments {
             let segment = self.table.get_mut(&piece.segment.0).expect("a segment stays while pages of it are written");
             let buddy = segment.buddy.as_mut().expect("it was allocated by the node");
             buddy.free(piece.first, piece.count).expect("it was allocated and is in no object");
+            self.has_news = true;
         }
     }
 }

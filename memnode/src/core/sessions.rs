@@ -23,10 +23,10 @@ pub(crate) struct SessionKey {
 pub(crate) const MAX_UNACKNOWLEDGED: usize = 4096;
 
 /// The most bytes of answers kept for a session that may resume. A client that lets more gather breaks the protocol.
-pub(crate) const MAX_ANSWER_BYTES: usize = 4 << 20;
+pub(crate) const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 /// The most bytes of requests that wait behind one that waits. A client that sends more breaks the protocol.
-pub(crate) const MAX_QUEUED_BYTES: usize = 4 << 20;
+pub(crate) const MAX_QUEUED_BYTES: usize = 1 << 20;
 
 /// A request that was put aside, as bytes.
 pub(crate) struct Aside {
@@ -82,6 +82,8 @@ pub(crate) struct Session {
     pub(crate) waiting_leases: usize,
     /// Reads and writes whose bytes are on the way.
     pub(crate) transfers: usize,
+    /// When it was last asked to give back what it does not use.
+    pub(crate) asked_at: Option<Now>,
     pub(crate) freed_extents: Vec<Extent>,
     pub(crate) freed_slots: Vec<SlotLease>,
     /// Whether the session stands in the list of those that have something freed to be told of.

@@ -14,6 +14,10 @@ use std::collections::BTreeMap;
 /// The most reads and writes of one session whose bytes are on their way. Further ones are refused.
 pub(crate) const MAX_TRANSFERS_PER_SESSION: usize = 1024;
 
+/// A body may take as long as if it came at this speed, and a lease longer: until it has come no renewal can, as nothing else
+/// is read from its link.
+const SLOWEST_BYTES_PER_MS: u64 = 1_000;
+
 /// A write that has its pages.
 pub(crate) struct PendingWrite {
     pub(crate) head: RequestHead,
@@ -196,6 +200,9 @@ impl Core {
             push_regions(&pending.patches, offset, length, page.shift(), start, &mut out.regions);
         }
         let regions = start..out.regions.len();
+        let patience = self.config.lease_ms.saturating_add(length / SLOWEST_BYTES_PER_MS);
+        let session = self.sessions.get_mut(key);
+        session.lease_until = session.lease_until.max(self.now.saturating_add(patience));
         let ticket = self.transfers.insert(Transfer { link, session: key, kind: Kind::Write(pending) });
         out.list.push(Action::Receive { link, ticket, regions });
         Ok(())
@@ -246,6 +253,8 @@ impl Core {
             return;
         }
         let Kind::Write(write) = transfer.kind else { unreachable!("it was just looked at") };
+        // Renewals can come again.
+        self.sessions.get_mut(transfer.session).lease_until = self.now.saturating_add(self.config.lease_ms);
         self.finish_write(transfer.session, write, out);
     }
 
@@ -294,6 +303,7 @@ impl Core {
                 }
                 // It has to come again, and nothing was read from its link after it.
                 if let Some(session) = self.sessions.live_mut(transfer.session) {
+                    session.lease_until = self.now.saturating_add(self.config.lease_ms);
                     let sequence = write.head.sequence;
                     session.answers.remove(&sequence);
                     if session.accepted == sequence {

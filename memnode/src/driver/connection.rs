@@ -6,6 +6,7 @@
 //! 3. A link is closed in two steps: what waits goes out and this direction ends, then the client's does. A client on this
 //!    host may have views of pages as long as it keeps its end open, so there is no limit on the second step for it.
 
+use super::event_loop::TURN_BYTES;
 use crate::core::{LinkId, Now};
 use dmrpc_fabric::link::{Body, Incoming, Interest, Link, LinkError, Peer, Receiver, Sender, Target, TrySendError};
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -38,6 +39,7 @@ pub(crate) struct Connection {
     pub(crate) is_dirty: bool,
     is_watched: bool,
     is_watched_for_room: bool,
+    is_turn_over: bool,
     peer: Peer,
     /// `None` once this direction has ended.
     sender: Option<Box<dyn Sender>>,
@@ -96,6 +98,7 @@ impl Connection {
             is_dirty: false,
             is_watched: false,
             is_watched_for_room: false,
+            is_turn_over: false,
             peer: link.peer,
             sender: Some(link.sender),
             receiver: link.receiver,
@@ -160,9 +163,19 @@ impl Connection {
         self.reading == Reading::Next && self.waiting.len() < PAUSE_MESSAGES
     }
 
+    /// Whether nothing is read from it although it may be again.
+    pub(crate) fn is_paused(&self) -> bool {
+        !self.is_watched && self.may_receive()
+    }
+
     /// The next thing that came.
     pub(crate) fn recv(&mut self) -> Result<Incoming<'_>, LinkError> {
         self.receiver.recv()
+    }
+
+    /// Whether the last flush stopped only because others are to have their turn.
+    pub(crate) fn is_turn_over(&self) -> bool {
+        self.is_turn_over
     }
 
     /// Says where the waiting body goes.
@@ -202,25 +215,31 @@ impl Connection {
 
     /// Moves on what is to go out. Whether this half has done all that it had to.
     pub(crate) fn flush(&mut self, now: Now) -> Result<bool, LinkError> {
+        self.is_turn_over = false;
         let Some(sender) = &mut self.sender else { return Ok(true) };
+        let mut sent_bytes = 0;
         loop {
-            let flushed = sender.flush()?;
+            if !sender.flush()? {
+                self.stalled_since = self.stalled_since.or(Some(now));
+                return Ok(false);
+            }
             let Some(Message { head, body }) = self.waiting.pop_front() else {
-                self.stalled_since = if flushed { None } else { self.stalled_since.or(Some(now)) };
-                return Ok(flushed);
+                self.stalled_since = None;
+                return Ok(true);
             };
+            if sent_bytes >= TURN_BYTES {
+                self.waiting.push_front(Message { head, body });
+                self.stalled_since = Some(now);
+                self.is_turn_over = true;
+                return Ok(false);
+            }
+            let body_bytes: usize = body.iter().map(|piece| piece.len()).sum();
             match sender.try_send(&head, body) {
                 Ok(()) => {
                     self.waiting_bytes -= head.len();
-                    self.stalled_since = Some(now);
+                    sent_bytes += (head.len() + body_bytes) as u64;
                 }
-                Err(TrySendError::Full(body)) => {
-                    self.waiting.push_front(Message { head, body });
-                    self.stalled_since = self.stalled_since.or(Some(now));
-                    if !flushed {
-                        return Ok(false);
-                    }
-                }
+                Err(TrySendError::Full(body)) => self.waiting.push_front(Message { head, body }),
                 Err(TrySendError::Link(error)) => return Err(error),
             }
         }

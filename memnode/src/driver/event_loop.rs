@@ -33,8 +33,8 @@ use std::time::{Duration, Instant};
 
 /// Messages that one link may have handled in a turn.
 const TURN_MESSAGES: usize = 64;
-/// Bytes of bodies that one link may have received in a turn before others come first.
-const TURN_BODY_BYTES: u64 = 4 << 20;
+/// Bytes of bodies that one link may have received, and as many sent, in a turn before others come first.
+pub(super) const TURN_BYTES: u64 = 1 << 20;
 /// How often the core is told that time goes by, in milliseconds.
 const TICK_MS: Now = 50;
 /// Links accepted in a turn, of each listener.
@@ -72,6 +72,8 @@ pub(super) struct EventLoop {
     started: Instant,
     now: Now,
     next_tick: Now,
+    /// Whether some listener does not wake the loop, for want of descriptors.
+    is_short: bool,
     page_size: PageSize,
     terms: Terms,
 }
@@ -121,6 +123,7 @@ impl EventLoop {
             started: Instant::now(),
             now: 0,
             next_tick: TICK_MS,
+            is_short: false,
             page_size: config.page_size,
             terms: Terms {
                 handshake_ms: config.handshake.as_millis() as Now,
@@ -230,12 +233,25 @@ impl EventLoop {
             match self.listeners[index].try_accept() {
                 Ok(Some(link)) => self.admit(link),
                 Ok(None) => return,
-                Err(error) => {
-                    // A peer that failed to set its link up, or no descriptors left: either way the others go on.
-                    tracing::warn!(address = %self.listeners[index].address(), "accepting: {error}");
+                Err(error) if is_shortage(&error) => {
+                    tracing::error!(address = %self.listeners[index].address(), "nobody can be let in: {error}");
+                    // Whoever waits there would wake the loop all the time. The next tick tries again.
+                    self.listen(index, false);
+                    self.is_short = true;
                     return;
                 }
+                // A peer that failed to set its link up: the next one may not.
+                Err(error) => tracing::debug!(address = %self.listeners[index].address(), "accepting: {error}"),
             }
+        }
+    }
+
+    /// Has a listener wake the loop, or not.
+    fn listen(&mut self, index: usize, wanted: bool) {
+        let flags = if wanted { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
+        let data = epoll::EventData::new_u64(NOT_A_LINK | index as u64);
+        if let Err(error) = epoll::modify(&self.epoll, self.listeners[index].as_fd(), data, flags) {
+            panic!("changing an epoll set of our own: {error}");
         }
     }
 
@@ -451,21 +467,31 @@ impl EventLoop {
         }
     }
 
-    /// Closes a link that nothing more can be sent on.
+    /// Sends nothing more on a link on which that failed.
     fn cut_off(&mut self, link: LinkId, cut: &Cut) {
         let Some(connection) = find(&mut self.connections, link) else { return };
         match cut {
-            Cut::Link(LinkError::Closed) => tracing::debug!(link = link.0, "a client has gone"),
+            Cut::Link(LinkError::Closed) => {}
             cut => tracing::warn!(link = link.0, peer = ?connection.peer(), "a client is cut off: {cut}"),
         }
-        if connection.may_have_views() && matches!(cut, Cut::Overflow { .. } | Cut::Stalled) {
-            // It stays a session until its end of the link says that it has gone.
-            connection.close(self.now);
-            connection.hang_up(&self.epoll);
-            self.resume(link);
-        } else {
-            self.remove(link);
+        match cut {
+            // The client is gone or going, but what it sent before counts: others may wait for an object that it made.
+            Cut::Link(_) => {}
+            // It may have views, so it stays a session until its end of the link says that it has gone.
+            _ if connection.may_have_views() => connection.close(self.now),
+            _ => return self.remove(link),
         }
+        connection.hang_up(&self.epoll);
+        self.resume(link);
+    }
+
+    /// Nothing more comes on a link.
+    fn lost(&mut self, link: LinkId, error: &LinkError) {
+        match error {
+            LinkError::Closed => tracing::debug!(link = link.0, "a client has gone"),
+            error => tracing::warn!(link = link.0, "a client is cut off: {error}"),
+        }
+        self.remove(link);
     }
 
     /// Forgets a link. The core hears of it when its last transfer has ended.
@@ -494,7 +520,7 @@ impl EventLoop {
         // It stays marked as ready meanwhile, so that nobody puts it into the queue.
         for _ in 0..TURN_MESSAGES {
             more = self.serve_one(link, &mut body_bytes);
-            if !more || body_bytes >= TURN_BODY_BYTES {
+            if !more || body_bytes >= TURN_BYTES {
                 break;
             }
         }
@@ -569,7 +595,7 @@ impl EventLoop {
                 true
             }
             Err(error) => {
-                self.cut_off(link, &error.into());
+                self.lost(link, &error);
                 false
             }
         }
@@ -581,23 +607,27 @@ impl EventLoop {
         for link in dirty.drain(..) {
             let Some(connection) = find(&mut self.connections, link) else { continue };
             connection.is_dirty = false;
-            let paused = !connection.may_receive();
             match connection.flush(self.now) {
                 Ok(done) => {
                     if done && matches!(connection.stage, Stage::Closing { .. }) {
                         connection.hang_up(&self.epoll);
                     }
-                    if !done && let Err(error) = connection.watch_for_room(&self.epoll) {
+                    let is_paused = connection.is_paused();
+                    if !done && connection.is_turn_over() {
+                        self.soil(link);
+                    } else if !done && let Err(error) = connection.watch_for_room(&self.epoll) {
                         tracing::warn!(link = link.0, "can't watch a link: {error}");
                         self.remove(link);
-                    } else if paused && connection.may_receive() {
+                    }
+                    if is_paused {
                         self.resume(link);
                     }
                 }
                 Err(error) => self.cut_off(link, &error.into()),
             }
         }
-        // Nothing was added: flushing tells the core nothing.
+        // What was cut short in the meantime comes first in the next turn.
+        dirty.append(&mut self.dirty);
         self.dirty = dirty;
         self.hear_told();
     }
@@ -625,7 +655,11 @@ impl EventLoop {
             }
         }
         self.hear_told();
+        let was_short = std::mem::take(&mut self.is_short);
         for index in 0..self.listeners.len() {
+            if was_short {
+                self.listen(index, true);
+            }
             // Listeners give up those who take too long to set a link up, when they are looked at.
             self.accept(index);
         }
@@ -680,6 +714,14 @@ fn index_of(link: LinkId) -> usize {
 /// The link of this number, if it is still there.
 fn find(connections: &mut Slab<Connection>, link: LinkId) -> Option<&mut Connection> {
     connections.get_mut(index_of(link)).filter(|connection| connection.id == link)
+}
+
+/// Whether this process or the host has no more of something, which is no fault of who wants to come in.
+fn is_shortage(error: &LinkError) -> bool {
+    use rustix::io::Errno;
+    let LinkError::Io { source, .. } = error else { return false };
+    let errno = source.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
 /// Says why a link is not taken, as far as it goes without waiting.

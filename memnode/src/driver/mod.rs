@@ -43,7 +43,11 @@ struct AbortOnPanic(&'static str);
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tracing::error!("the memory node's {} has panicked, which is a bug: the process ends", self.0);
+            // Not by way of a log that may not be there.
+            eprintln!(
+                "dmrpc-memnode: the {} of the memory node has panicked, which is a bug: the process ends",
+                self.0
+            );
             std::process::abort();
         }
     }

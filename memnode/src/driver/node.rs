@@ -4,7 +4,7 @@ use super::AbortOnPanic;
 use super::backing::Backing;
 use super::config::NodeConfig;
 use super::error::NodeError;
-use super::event_loop::EventLoop;
+use super::event_loop::{EventLoop, TURN_BYTES};
 use super::inbox::{Inbox, News};
 use super::maker::Maker;
 use crate::core::{Core, CoreConfig};
@@ -79,6 +79,7 @@ impl Node {
         let maker = Maker::start(backing, pool_bytes, expected_bytes, Arc::clone(&inbox))
             .map_err(NodeError::io("starting a thread"))?;
         config.link.setup_timeout = config.handshake;
+        config.link.turn_bytes = TURN_BYTES;
         let listeners = config.listen.iter().map(|address| {
             Listener::bind(address, &config.link)
                 .map_err(|source| NodeError::Listen { address: address.clone(), source })

@@ -3,6 +3,9 @@
 
 #![allow(dead_code, reason = "each test uses its part of the world")]
 
+pub(crate) mod client;
+mod hostile;
+
 use dmrpc_memnode::core::{Access, Action, Actions, Core, CoreConfig, Event, LinkId, Now, Region, Ticket};
 use dmrpc_pages::Extent;
 use dmrpc_wire::{Hello, Request, Stats};
@@ -339,7 +342,7 @@ impl World {
 
     /// Delivers everything there is in order, until nothing is under way any more; what comes to clients stays there.
     pub(crate) fn run(&mut self) {
-        loop {
+        for _ in 0..10_000 {
             let links: Vec<LinkId> = self.links.keys().copied().collect();
             let mut moved = false;
             for link in links {
@@ -360,5 +363,6 @@ impl World {
                 return;
             }
         }
+        panic!("it goes round in circles");
     }
 }

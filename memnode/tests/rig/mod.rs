@@ -1,5 +1,5 @@
 //! A node in a process of its own, and a client that speaks the bare protocol: what the tests of the node stand on.
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
 
 mod client;
 mod mapped;

@@ -35,12 +35,26 @@ impl NodeProcess {
         command
     }
 
-    /// Starts one that listens at a Unix socket and at a free port, with these arguments too.
+    /// Starts one that listens at a Unix socket and at a free port, with these arguments too. Of ordinary pages, if they don't
+    /// say otherwise: segments of huge ones are larger than asked for.
     pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_program(Self::program(), args)
+    }
+
+    /// Starts one that may have so many descriptors.
+    pub(crate) fn start_with_descriptors(descriptors: u32, args: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        let program = Self::program();
+        shell.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"")]).arg(program.get_program());
+        Self::start_program(shell, args)
+    }
+
+    fn start_program(mut program: Command, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = format!("unix://{}/node", folder.path().display());
-        let mut child = Self::program()
+        let mut child = program
             .args(["--listen", &socket, "--listen", "tcp://127.0.0.1:0"])
+            .args(if args.contains(&"--hugepages") { &[][..] } else { &["--hugepages", "never"] })
             .args(args)
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(folder.path().join("log")).expect("a file in a folder of ours"))

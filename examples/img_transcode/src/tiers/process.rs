@@ -88,7 +88,7 @@ async fn play_tier(name: String, listen: String, role: Role, stop: oneshot::Rece
     // Either way it is over.
     stop.await.ok();
     system.shutdown(PATIENCE).await;
-    store.close().await?;
+    store.close();
     Ok(())
 }
 
