@@ -117,7 +117,7 @@ def test_figures(store):
     assert pydmrpc.stats()["page_bytes"] == 4096
 
 
-def test_what_is_dropped_leaves_nothing(store):
+def test_what_is_dropped_leaves_nothing(local_store):
     """A hundred thousand objects of each size; the rest of a million is of the small."""
     for count, size in ((900_000, 10), (99_000, 3000), (1000, 100_000)):
         content = bytes(size)
@@ -335,7 +335,7 @@ def test_a_fork_says_so(store):
     assert pydmrpc.memory().sessions == 1
 
 
-def test_a_long_copy_lets_other_threads_run(store):
+def test_a_long_copy_lets_other_threads_run(local_store):
     """Another thread of Python's counts while bytes are copied in Rust."""
     counted, stop = [0], threading.Event()
 
