@@ -1,4 +1,5 @@
 //! What a node is to be: its pool, its addresses, its limits.
+#![forbid(unsafe_code)]
 
 use dmrpc_fabric::LinkOptions;
 use dmrpc_fabric::address::Address;

@@ -5,6 +5,7 @@
 //! 2. While [`PAUSE_MESSAGES`] wait, nothing more is read: a client that asks without listening stops itself.
 //! 3. A link is closed in two steps: what waits goes out and this direction ends, then the client's does. A client on this
 //!    host may have views of pages as long as it keeps its end open, so there is no limit on the second step for it.
+#![forbid(unsafe_code)]
 
 use super::event_loop::TURN_BYTES;
 use crate::core::{LinkId, Now};

@@ -1,4 +1,5 @@
 //! Why a node does not start or does not answer.
+#![forbid(unsafe_code)]
 
 use dmrpc_fabric::address::Address;
 use dmrpc_fabric::link::LinkError;

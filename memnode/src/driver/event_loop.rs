@@ -10,6 +10,7 @@
 //! 2. Each action of the core is carried out at once, in order, before the next event is told.
 //! 3. A link's descriptors leave the epoll set before they are closed: peers have the same open files, so closing alone
 //!    would not do.
+#![forbid(unsafe_code)]
 
 use super::config::NodeConfig;
 use super::connection::{Connection, Cut, Reading, SENDING_HALF, Stage};

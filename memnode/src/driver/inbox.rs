@@ -2,6 +2,7 @@
 //!
 //! 1. News told while the loop sleeps wakes it; the loop never falls asleep over news.
 //! 2. The loop is woken at most once a sleep.
+#![forbid(unsafe_code)]
 
 use super::segment::Segment;
 use crate::core::{LinkId, Ticket};

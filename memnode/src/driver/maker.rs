@@ -4,6 +4,7 @@
 //!
 //! 1. Segments given out, in the making and ready together never exceed the pool: ready ones are given up first.
 //! 2. A large segment does not keep small ones waiting: the work goes on in steps, at the one that has least to go.
+#![forbid(unsafe_code)]
 
 use super::AbortOnPanic;
 use super::backing::Backing;

@@ -1,4 +1,5 @@
 //! A memory node: what starts, answers and ends.
+#![forbid(unsafe_code)]
 
 use super::AbortOnPanic;
 use super::backing::Backing;
