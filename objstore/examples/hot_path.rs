@@ -18,6 +18,7 @@ fn main() {
     }
     edits(&store);
     lending(&store);
+    thresholds(&store);
 }
 
 /// Nanoseconds for one of `count` calls, the median of several rounds.
@@ -81,4 +82,50 @@ fn lending(store: &Store) {
         returns.clear();
     });
     println!("\n32 KiB: put, lend, borrow, get, give back, drop: {time:.0} ns");
+}
+
+/// What `INLINE_BYTES` and the limits for copying instead of mapping were chosen by.
+fn thresholds(store: &Store) {
+    let other = block_on(Store::connect(store.url())).expect("the node is there");
+    let (loans, borrows) = (Loans::new(Duration::from_secs(1)), Borrows::of(&other, || {}));
+    let (mut message, mut returns) = (Vec::new(), Vec::new());
+    let mut pass = |object: &ObjectRef| {
+        message.clear();
+        loans.lend(object.as_any(), &mut message).expect("the node is there");
+        // The ring between two processes copies a message in and out.
+        let received = black_box(black_box(message.clone()).clone());
+        let (borrowed, _) = borrows.borrow(&received).expect("well formed");
+        black_box(block_on(borrowed.get()).expect("it is there")[0]);
+        drop(borrowed);
+        borrows.take_returns(&mut returns);
+        loans.returned(&returns);
+        returns.clear();
+    };
+    println!("\n{:>10} {:>14} {:>14}", "bytes", "sent inline", "sent as pages");
+    for len in [1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10] {
+        let source = vec![7u8; len];
+        let inline = each(10_000, |_| pass(&ObjectRef::inline(&source)));
+        let longer = vec![7u8; len.max(dmrpc_objstore::INLINE_BYTES + 1)];
+        let stored = each(10_000, |_| pass(&block_on(store.put(&longer)).expect("there is room")));
+        println!("{len:>10} {inline:>11.0} ns {stored:>11.0} ns");
+    }
+    println!("\n{:>10} {:>14} {:>14} {:>14}", "bytes", "get scattered", "private view", "write a page");
+    for len in [16 << 10, 32 << 10, 64 << 10, (64 << 10) + 4096, 128 << 10, 256 << 10, 1 << 20] {
+        let base = block_on(store.put(vec![7u8; len])).expect("there is room");
+        let scattered = each(500, |i| {
+            let mut edit = block_on(base.edit()).expect("it is here");
+            edit.write(4096, &[i as u8; 4096]).expect("within");
+            let edited = block_on(edit.commit()).expect("there is room");
+            let view = block_on(edited.get()).expect("it is here");
+            black_box(view.iter().step_by(4096).map(|byte| u64::from(*byte)).sum::<u64>());
+        });
+        let view = block_on(base.get()).expect("it is here");
+        let private = each(500, |_| drop(black_box(view.clone().into_private())));
+        let written = each(500, |_| {
+            let mut private = view.clone().into_private();
+            private[5000] = 1;
+            black_box(private.iter().step_by(4096).map(|byte| u64::from(*byte)).sum::<u64>());
+        });
+        println!("{len:>10} {scattered:>11.0} ns {private:>11.0} ns {written:>11.0} ns");
+    }
 }

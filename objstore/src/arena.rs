@@ -124,7 +124,6 @@ impl Arena {
     /// Pages and a slot, in one piece, or in several if `scattered`; `None` if there is no room. Whether more should be
     /// leased soon.
     pub(crate) fn allocate(&self, pages: u32, scattered: bool) -> Result<Option<(Allocation, bool)>, StoreError> {
-        fork::check()?;
         let mut state = self.state.lock();
         if let Some(error) = &state.ended {
             return Err(error.clone());

@@ -14,11 +14,11 @@ use dmrpc_pages::{Extent, PageSize};
 use dmrpc_wire::{NodeId, ObjectId, Request, Welcome};
 use parking_lot::Mutex;
 use std::ops::Range;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 /// The most requests of one session over a network that are in flight. The node keeps the answers of no more than 4,096.
 const MAX_IN_FLIGHT: usize = 1024;
@@ -46,8 +46,8 @@ pub(crate) struct Client {
     lingering: Mutex<Vec<(Instant, Vec<AnyRef>)>>,
     /// Whether something was borrowed since the I/O thread last looked.
     pub(crate) borrowed: AtomicBool,
-    /// A hold that was asked for is there, or was refused.
-    pub(crate) adopted: Notify,
+    /// Nothing new is begun any more: the session ends with the last reference.
+    closing: AtomicBool,
     in_flight: Semaphore,
     thread: Mutex<Option<JoinHandle<()>>>,
     embedded: Mutex<Option<Node>>,
@@ -68,7 +68,7 @@ impl Client {
             cache: Cache::new(options.cache_bytes),
             lingering: Mutex::default(),
             borrowed: AtomicBool::new(false),
-            adopted: Notify::new(),
+            closing: AtomicBool::new(false),
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
             thread: Mutex::new(None),
             embedded: Mutex::new(None),
@@ -100,10 +100,26 @@ impl Client {
         body: Body,
         undo: Undo,
     ) -> Result<Answer, StoreError> {
-        fork::check()?;
+        self.check_open()?;
         let _permit = self.in_flight.acquire().await.map_err(|_| StoreError::Closed)?;
         let answer = self.session.ask(doing, about, request, body, undo, self.options.deadline)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Whether something new may be begun.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Forked`], [`StoreError::Closed`].
+    pub(crate) fn check_open(&self) -> Result<(), StoreError> {
+        fork::check()?;
+        // Relaxed: a flag on its own.
+        if self.closing.load(Ordering::Relaxed) { Err(StoreError::Closed) } else { Ok(()) }
+    }
+
+    /// Begins nothing new. What is there goes on: under a view nothing may change.
+    pub(crate) fn start_closing(&self) {
+        self.closing.store(true, Ordering::Relaxed);
     }
 
     // Memory.
@@ -115,7 +131,8 @@ impl Client {
         }
         self.arena.count_waiters(1);
         let waiter = scopeguard(|| self.arena.count_waiters(-1));
-        let until = Instant::now() + self.options.memory_wait.min(self.options.deadline);
+        let started = Instant::now();
+        let until = started + self.options.memory_wait.min(self.options.deadline);
         loop {
             let mut changed = std::pin::pin!(self.arena.changed.notified());
             changed.as_mut().enable();
@@ -124,6 +141,9 @@ impl Client {
             }
             match self.arena.shortage(pages) {
                 Shortage::Ask { pages, slots } => self.lease(pages, slots)?,
+                Shortage::Wait if started.elapsed() >= self.options.deadline => {
+                    return Err(StoreError::Deadline { doing: "leasing memory", after: started.elapsed() });
+                }
                 Shortage::Wait => {}
                 Shortage::Refused(error) => {
                     if !contiguous && let Some(allocation) = self.try_allocate(pages, true)? {
@@ -148,6 +168,7 @@ impl Client {
 
     /// As [`allocate`](Client::allocate), if that need not wait.
     pub(crate) fn try_allocate(&self, pages: u32, scattered: bool) -> Result<Option<Allocation>, StoreError> {
+        self.check_open()?;
         let Some((allocation, low)) = self.arena.allocate(pages, scattered)? else { return Ok(None) };
         if low && let Shortage::Ask { pages, slots } = self.arena.shortage(0) {
             // What fails now is asked for again by whoever needs it.
@@ -226,7 +247,7 @@ impl Client {
 
     /// Bytes of an object, over the network: all pieces are asked for at once, and go where they belong.
     pub(crate) async fn read(&self, id: ObjectId, range: Range<u64>) -> Result<Arc<Buffer>, StoreError> {
-        fork::check()?;
+        self.check_open()?;
         let len = usize::try_from(range.end - range.start).map_err(|_| StoreError::TooLarge {
             what: "view",
             len: range.end - range.start,
@@ -273,7 +294,6 @@ impl Client {
                 self.session.lock().ask("taking holds", about, &Request::Hold(&ids), Body::new(), waiting, None);
             if asked.is_err() {
                 objects.iter().for_each(|object| object.adopted(false));
-                self.adopted.notify_waiters();
             }
         }
     }
@@ -311,8 +331,8 @@ impl Client {
         self.session.lock().state().ended.clone()
     }
 
-    /// Ends the session from this side.
-    pub(crate) fn close(&self) {
+    /// Ends the session from this side: nobody has anything of it any more.
+    fn close(&self) {
         let mut session = self.session.lock();
         if session.state().ended.is_none() {
             let _ = session.send(&Request::Bye, Body::new());
@@ -339,7 +359,6 @@ impl Client {
         }
         held.iter().for_each(|object| object.session_ended());
         drop(held);
-        self.adopted.notify_waiters();
     }
 }
 
@@ -352,13 +371,15 @@ impl Drop for Client {
         }
         crate::registry::forget(self.node);
         self.close();
-        if let Some(thread) = self.thread.get_mut().take()
-            && thread.thread().id() != std::thread::current().id()
-        {
-            let _ = thread.join();
+        // A node of ours goes last. Otherwise there is nothing to wait for: the thread ends when it has seen the end.
+        if let Some(node) = self.embedded.get_mut().take() {
+            if let Some(thread) = self.thread.get_mut().take()
+                && thread.thread().id() != std::thread::current().id()
+            {
+                let _ = thread.join();
+            }
+            drop(node);
         }
-        // The node, if it is ours, goes last.
-        drop(self.embedded.get_mut().take());
     }
 }
 

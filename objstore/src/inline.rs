@@ -2,9 +2,9 @@
 
 use crate::codec::MAX_ALIGNMENT;
 use std::sync::Arc;
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+use zerocopy::{Immutable, IntoBytes};
 
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[derive(Clone, Copy, IntoBytes, Immutable)]
 #[repr(C, align(64))]
 struct Block([u8; 64]);
 
@@ -17,10 +17,15 @@ pub(crate) struct InlineBytes(Arc<[Block]>);
 impl InlineBytes {
     /// A copy of `bytes`. The length is kept by whoever refers to it: what is past the end is zeros.
     pub(crate) fn copy_of(bytes: &[u8]) -> Self {
-        let mut blocks: Arc<[Block]> = std::iter::repeat_n(Block::new_zeroed(), bytes.len().div_ceil(64)).collect();
-        let unshared = Arc::get_mut(&mut blocks).expect("just made");
-        unshared.as_mut_bytes()[..bytes.len()].copy_from_slice(bytes);
-        Self(blocks)
+        let block = |chunk: &[u8]| match chunk.try_into() {
+            Ok(whole) => Block(whole),
+            Err(_) => {
+                let mut last = Block([0; 64]);
+                last.0[..chunk.len()].copy_from_slice(chunk);
+                last
+            }
+        };
+        Self(bytes.chunks(64).map(block).collect())
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

@@ -356,7 +356,6 @@ impl Io {
                 for (index, object) in objects.iter().enumerate() {
                     object.adopted(statuses.get(index) == Some(&Status::Ok));
                 }
-                client.adopted.notify_waiters();
             }
         }
     }
@@ -449,7 +448,7 @@ impl Io {
                 let Link { sender, receiver, .. } = link;
                 self.receiver = Some(receiver);
                 self.broken = None;
-                let mut held = self.session.lock();
+                let mut held = self.session.lock_for_io();
                 held.state().relink(sender, 0);
                 held.flush();
             }
@@ -482,13 +481,11 @@ impl Io {
             client.segments.unmap_idle();
             self.unmap_at = Some(now + UNMAP_AFTER);
         }
-        if self.linger_at.is_none_or(|at| at <= now) {
-            self.linger_at = client.stop_lingering(now);
-        }
+        self.linger_at = client.stop_lingering(now);
         if client.arena.has_waiters() {
             client.arena.changed.notify_waiters();
         }
-        let mut held = self.session.lock();
+        let mut held = self.session.lock_for_io();
         held.state().expire(now);
         if held.state().releases_due(now) {
             held.send_releases();
@@ -517,12 +514,12 @@ impl Io {
         }
         let mut writable: Vec<OwnedFd> = Vec::new();
         {
-            let mut held = self.session.lock();
+            let mut held = self.session.lock_for_io();
             if held.state().ended.is_some() {
                 return;
             }
             due(held.state().next_due());
-            held.state().sleep_until(until);
+            until = held.state().sleep_until(until);
             if !flushed && let Some(sender) = held.state().sender() {
                 // Copies: the half itself is used by others meanwhile.
                 writable.extend(sender.interests().iter().filter_map(|interest| interest.fd.try_clone_to_owned().ok()));
@@ -546,7 +543,7 @@ impl Io {
             self.session.still();
         }
         // Awake: whoever queues something need not ring before the next sleep.
-        self.session.lock().state().sleep_until(Instant::now());
+        self.session.lock_for_io().state().awake();
     }
 
     /// How to wait for the sender's descriptors.

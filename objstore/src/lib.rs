@@ -50,6 +50,6 @@ pub use loan::{Borrows, Lending, Loans, REF_EXTENSION, with_borrower, with_lende
 pub use private::PrivateView;
 pub use reference::{AnyRef, ObjectRef};
 pub use store::{EmbeddedOptions, INLINE_BYTES, Store, StoreOptions};
-pub use view::View;
+pub use view::{Chunks, View};
 pub use wait::block_on;
 pub use workspace::Workspace;

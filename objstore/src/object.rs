@@ -31,6 +31,8 @@ pub(crate) struct Object {
     claim: Mutex<Claim<Making, Loan>>,
     /// Whether the node has been told of it.
     published: AtomicBool,
+    /// Whether nothing covers it any more: what the claim says, to be seen without its lock.
+    lost: AtomicBool,
     /// Whether it was there when borrowed references were last looked through.
     aged: AtomicBool,
     /// Where the pages are that came with the reference, from the first page on: not mapped yet.
@@ -68,6 +70,7 @@ impl Object {
             size,
             claim: Mutex::new(Claim::Unpublished(making)),
             published: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             aged: AtomicBool::new(false),
             hint: (0, SmallVec::new()),
             near: OnceLock::from(layout),
@@ -111,6 +114,7 @@ impl Object {
             client: client.clone(),
             id,
             size,
+            lost: AtomicBool::new(claim.is_lost()),
             claim: Mutex::new(claim),
             published: AtomicBool::new(true),
             aged: AtomicBool::new(false),
@@ -136,13 +140,23 @@ impl Object {
     ///
     /// [`StoreError::Stale`] if nothing covers the object any more.
     pub(crate) fn check_claim(&self) -> Result<(), StoreError> {
-        if self.claim.lock().is_lost() {
+        // Acquire: pairs with the releases of whoever lost it; what it covered is not looked at after that.
+        if self.lost.load(Ordering::Acquire) {
             return Err(self.client.end_of_session().unwrap_or(StoreError::Stale(Subject::Object(self.id))));
         }
         Ok(())
     }
 
     // Publishing, holding, letting go.
+
+    /// Changes the claim in a way that may lose it.
+    fn change_claim<R>(&self, change: impl FnOnce(&mut Claim<Making, Loan>) -> R) -> R {
+        let mut claim = self.claim.lock();
+        let result = change(&mut claim);
+        // Release: pairs with the acquire of `check_claim`.
+        self.lost.store(claim.is_lost(), Ordering::Release);
+        result
+    }
 
     fn is_derived_and_unpublished(&self) -> bool {
         matches!(&*self.claim.lock(), Claim::Unpublished(Making { base: Some(_), .. }))
@@ -152,9 +166,10 @@ impl Object {
     pub(crate) fn publish(self: &Arc<Self>) -> Result<(), StoreError> {
         // Acquire: pairs with the release below, so that what follows comes after the commit in the session's stream.
         if self.published.load(Ordering::Acquire) {
+            self.client.check_open()?;
             return self.check_claim();
         }
-        fork::check()?;
+        self.client.check_open()?;
         let mut claim = self.claim.lock();
         let Claim::Unpublished(making) = &*claim else {
             drop(claim);
@@ -220,11 +235,12 @@ impl Object {
     /// Nothing covers it: the loan is not its own.
     pub(crate) fn disown(&self) {
         *self.claim.lock() = Claim::Lost;
+        self.lost.store(true, Ordering::Release);
     }
 
     /// The hold that was asked for is there, or was refused.
     pub(crate) fn adopted(self: &Arc<Self>, held: bool) {
-        let loan = self.claim.lock().adopted(held);
+        let loan = self.change_claim(|claim| claim.adopted(held));
         if held {
             self.make_known();
         }
@@ -235,27 +251,24 @@ impl Object {
 
     /// The node refused the commit.
     pub(crate) fn publish_failed(&self) {
-        self.claim.lock().publish_failed();
+        self.change_claim(Claim::publish_failed);
     }
 
     pub(crate) fn session_ended(&self) {
-        self.claim.lock().session_ended();
+        self.change_claim(Claim::session_ended);
     }
 
     pub(crate) async fn keep(self: &Arc<Self>) -> Result<(), StoreError> {
         self.publish()?;
         self.start_adopting();
-        loop {
-            let mut adopted = std::pin::pin!(self.client.adopted.notified());
-            adopted.as_mut().enable();
-            match &*self.claim.lock() {
-                Claim::Adopting(_) => {}
-                Claim::Held => return Ok(()),
-                Claim::Borrowed(_) | Claim::Lost | Claim::Unpublished(_) => {
-                    return Err(StoreError::Stale(Subject::Object(self.id)));
-                }
-            }
-            adopted.await;
+        if matches!(&*self.claim.lock(), Claim::Held) {
+            return Ok(());
+        }
+        // A request for nothing: it is answered behind the one for the hold.
+        self.client.ask("taking a hold", self.subject(), &Request::Hold(&[]), Body::new(), Undo::Nothing).await?;
+        match &*self.claim.lock() {
+            Claim::Held => Ok(()),
+            _ => Err(self.client.end_of_session().unwrap_or(StoreError::Stale(Subject::Object(self.id)))),
         }
     }
 
@@ -290,10 +303,10 @@ impl Object {
 
     /// Where a range of bytes is. Asks the node, if need be.
     pub(crate) async fn locate(&self, range: &Range<u64>) -> Result<&Layout, StoreError> {
+        self.check_claim()?;
         if let Some(layout) = self.layout(range) {
             return Ok(layout);
         }
-        self.check_claim()?;
         if self.near.get().is_none() && !self.hint.1.is_empty() {
             let layout = self.map(self.hint.0, &self.hint.1).await?;
             let layout = self.near.get_or_init(|| layout);

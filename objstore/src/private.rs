@@ -12,8 +12,9 @@ use crate::{AnyRef, Edit, ObjectRef, Pod, StoreError, View, dirty};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, Range};
 
-/// Up to so many bytes are copied rather than mapped: a mapping and one fault cost about as much as copying this.
-const COPY_BYTES: usize = 64 << 10;
+/// Up to so many bytes are copied rather than mapped: a mapping and the first faults in it cost about as much as copying this
+/// (`examples/hot_path.rs`).
+const COPY_BYTES: usize = 256 << 10;
 
 /// The bytes of an object, writable in place: only pages that are written take memory, and nobody else sees them.
 ///

@@ -4,7 +4,7 @@ use crate::codec::Content;
 use crate::inline::InlineBytes;
 use crate::layout::Layout;
 use crate::object::Object;
-use crate::{Codec, Edit, Granted, StoreError, View};
+use crate::{Chunks, Codec, Edit, Granted, StoreError, View};
 use dmrpc_pages::Extent;
 use dmrpc_wire::{NodeId, ObjectId};
 use std::fmt;
@@ -134,6 +134,15 @@ impl AnyRef {
     /// As there.
     pub fn try_get(&self) -> Option<Result<View, StoreError>> {
         View::try_open(self)
+    }
+
+    /// The bytes in the pieces that they lie in, however many those are.
+    ///
+    /// # Errors
+    ///
+    /// As [`ObjectRef::get`].
+    pub async fn chunks(&self) -> Result<Chunks, StoreError> {
+        Chunks::open(self).await
     }
 
     /// Copies the bytes from `offset` on, without a view of them. For what lies in many pieces, or is only partly wanted.
@@ -293,7 +302,8 @@ impl<T: Content + ?Sized> ObjectRef<T> {
     /// The bytes. On the memory node's host that is arithmetic on addresses, without a copy, for any size; from elsewhere
     /// they are read, unless the store's cache has them.
     ///
-    /// An object in several pieces is copied if it is small, else mapped side by side once; [`AnyRef::read`] does without.
+    /// An object in several pieces is copied if it is small, else mapped side by side once; [`AnyRef::chunks`] and
+    /// [`AnyRef::read`] do without.
     ///
     /// # Errors
     ///

@@ -7,42 +7,40 @@ use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-static CLIENTS: RwLock<BTreeMap<NodeId, Vec<Weak<Client>>>> = RwLock::new(BTreeMap::new());
+static CLIENTS: RwLock<BTreeMap<NodeId, Vec<Entry>>> = RwLock::new(BTreeMap::new());
+
+struct Entry {
+    client: Weak<Client>,
+    local: bool,
+}
 
 /// Adds a client. Of several to one node those on its host come first, and older ones before younger ones.
 pub(crate) fn add(client: &Arc<Client>) {
     let mut clients = CLIENTS.write();
     let same = clients.entry(client.node).or_default();
-    same.retain(|other| other.strong_count() > 0);
-    let is_local = |other: &Weak<Client>| other.upgrade().is_some_and(|other| other.local);
-    let at = if client.local { same.iter().take_while(|other| is_local(other)).count() } else { same.len() };
-    same.insert(at, Arc::downgrade(client));
+    same.retain(|other| other.client.strong_count() > 0);
+    let at = if client.local { same.iter().take_while(|other| other.local).count() } else { same.len() };
+    same.insert(at, Entry { client: Arc::downgrade(client), local: client.local });
 }
 
 /// Clears away clients of a node that are gone.
 pub(crate) fn forget(node: NodeId) {
     let mut clients = CLIENTS.write();
     if let Some(same) = clients.get_mut(&node) {
-        same.retain(|other| other.strong_count() > 0);
+        same.retain(|other| other.client.strong_count() > 0);
         if same.is_empty() {
             clients.remove(&node);
         }
     }
 }
 
-/// The client of a node, if there is one whose session is not over.
-pub(crate) fn find(node: NodeId) -> Option<Arc<Client>> {
-    let clients = CLIENTS.read();
-    let same = clients.get(&node)?;
-    let mut alive = same.iter().filter_map(Weak::upgrade);
-    let first = alive.next()?;
-    if same.len() == 1 || !first.has_ended() {
-        return Some(first);
-    }
-    Some(alive.find(|client| !client.has_ended()).unwrap_or(first))
+/// All clients of a node. They are not to be dropped under the lock, which the last drop of one takes.
+pub(crate) fn all(node: NodeId) -> SmallVec<[Arc<Client>; 1]> {
+    CLIENTS.read().get(&node).into_iter().flatten().filter_map(|entry| entry.client.upgrade()).collect()
 }
 
-/// All clients of a node.
-pub(crate) fn all(node: NodeId) -> SmallVec<[Arc<Client>; 1]> {
-    CLIENTS.read().get(&node).into_iter().flatten().filter_map(Weak::upgrade).collect()
+/// The client of a node, if there is one; rather one whose session is not over.
+pub(crate) fn find(node: NodeId) -> Option<Arc<Client>> {
+    let clients = all(node);
+    clients.iter().find(|client| !client.has_ended()).or(clients.first()).cloned()
 }

@@ -135,6 +135,8 @@ pub(crate) struct State {
     released: Instant,
     /// When the I/O thread will look by itself.
     wakes_at: Instant,
+    /// When it is to look, as somebody said since it last went to sleep.
+    wanted_at: Option<Instant>,
 }
 
 /// Does something with the session under its lock, and rings the I/O thread if that has to know.
@@ -142,6 +144,8 @@ pub(crate) struct Held<'a> {
     session: &'a Session,
     state: MutexGuard<'a, State>,
     ring: bool,
+    /// Whether this is the I/O thread, which need not be rung.
+    is_io: bool,
 }
 
 impl Session {
@@ -169,12 +173,20 @@ impl Session {
                 releases: Vec::new(),
                 released: now,
                 wakes_at: now,
+                wanted_at: None,
             }),
         })
     }
 
     pub(crate) fn lock(&self) -> Held<'_> {
-        Held { session: self, state: self.state.lock(), ring: false }
+        Held { session: self, state: self.state.lock(), ring: false, is_io: false }
+    }
+
+    /// As [`lock`](Session::lock), for the I/O thread.
+    pub(crate) fn lock_for_io(&self) -> Held<'_> {
+        let mut held = self.lock();
+        held.is_io = true;
+        held
     }
 
     /// The descriptor that becomes readable when the I/O thread is to look.
@@ -245,6 +257,8 @@ impl Held<'_> {
 
     /// The I/O thread is to look at the latest then.
     pub(crate) fn wake_by(&mut self, at: Instant) {
+        let wanted = self.state.wanted_at.get_or_insert(at);
+        *wanted = at.min(*wanted);
         if at < self.state.wakes_at {
             self.state.wakes_at = at;
             self.ring = true;
@@ -386,7 +400,7 @@ impl Held<'_> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if self.ring {
+        if self.ring && !self.is_io {
             // Under the lock: it is rung at most once for each time that the I/O thread goes to sleep.
             self.session.ring();
         }
@@ -464,9 +478,15 @@ impl State {
         !self.releases.is_empty() && self.released + RELEASE_DELAY <= now
     }
 
-    /// The I/O thread sleeps until then, if nobody rings.
-    pub(crate) fn sleep_until(&mut self, at: Instant) {
-        self.wakes_at = at;
+    /// The I/O thread sleeps until then at the latest, if nobody rings. Until when it is to sleep.
+    pub(crate) fn sleep_until(&mut self, at: Instant) -> Instant {
+        self.wakes_at = self.wanted_at.take().map_or(at, |wanted| wanted.min(at));
+        self.wakes_at
+    }
+
+    /// The I/O thread is awake, and looks before it sleeps: nobody need ring.
+    pub(crate) fn awake(&mut self) {
+        self.wakes_at = Instant::now();
     }
 
     /// Whether the link is full, and which descriptors become writable when it is not.

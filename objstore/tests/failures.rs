@@ -364,10 +364,20 @@ fn a_lender_is_killed_while_its_object_is_viewed() {
     wait_for(&host, "everything is free", |stats| stats.objects == 0 && stats.live_pages == 0);
 }
 
+/// What a node that is killed leaves behind.
+struct SocketFile(std::path::PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 #[test]
 fn the_node_is_killed_under_its_clients() {
     let mut node = Player::start("player", "node", "");
     let urls = [node.told(), node.told()];
+    let _file = SocketFile(urls[0].trim_start_matches("unix://").into());
     let stores: Vec<Store> = urls
         .iter()
         .map(|url| {
@@ -389,6 +399,41 @@ fn the_node_is_killed_under_its_clients() {
     for view in views {
         assert!(*view == *pattern(100_000, 3), "a view stays as it is");
     }
+}
+
+#[test]
+fn the_node_stands_still() {
+    let mut node = Player::start("player", "node", "");
+    let urls = [node.told(), node.told()];
+    let _file = SocketFile(urls[0].trim_start_matches("unix://").into());
+    let stores: Vec<Store> = urls
+        .iter()
+        .map(|url| {
+            let mut options = options(url);
+            options.deadline = Duration::from_millis(300);
+            block_on(Store::connect_with(options)).unwrap()
+        })
+        .collect();
+    let objects: Vec<_> = stores.iter().map(|store| block_on(store.put(pattern(100_000, 3))).unwrap()).collect();
+    objects.iter().for_each(|object| block_on(object.keep()).unwrap());
+    node.stop(true);
+    rig::wait_until("it stands still", || block_on(stores[0].flush()).is_err());
+    for (store, object) in stores.iter().zip(&objects) {
+        let late = |error: StoreError| assert!(matches!(error, StoreError::Deadline { .. }), "{error}");
+        late(block_on(store.flush()).unwrap_err());
+        late(block_on(store.stats()).map(drop).unwrap_err());
+        late(block_on(object.grant(Duration::from_secs(1))).map(drop).unwrap_err());
+        late(block_on(store.put(vec![1; 16 << 20])).map(drop).unwrap_err());
+    }
+    node.stop(false);
+    for (store, object) in stores.iter().zip(objects) {
+        rig::wait_until("it goes on", || block_on(store.flush()).is_ok());
+        assert!(*block_on(object.get()).unwrap() == *pattern(100_000, 3));
+        drop(object);
+        // What was answered too late is undone, but for the grants, which end by themselves.
+        wait_for(store, "no hold is left over", |stats| stats.holds <= 1);
+    }
+    wait_for(&stores[0], "everything is free", |stats| stats.grants == 0 && stats.objects == 0);
 }
 
 // Networks that break.

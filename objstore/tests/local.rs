@@ -90,8 +90,8 @@ fn a_grant_outlives_its_maker() {
     let maker = block_on(Store::connect(&url)).unwrap();
     let object = block_on(maker.put(&bytes)).unwrap();
     let granted = block_on(object.slice(10..40_000).unwrap().grant(Duration::from_secs(60))).unwrap();
-    drop(object);
-    maker.close();
+    drop((object, maker));
+    wait_for(&owner, "its maker is gone", |stats| stats.sessions == 1);
     let text = granted.to_string();
     let reader = block_on(Store::connect_with(StoreOptions::new(&url))).unwrap();
     let redeemed = block_on(reader.redeem(&text.parse().unwrap())).unwrap();

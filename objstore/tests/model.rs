@@ -57,7 +57,7 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => (any::<u16>(), prop_oneof![1..100u16, 1..20_000u16], any::<u8>())
             .prop_map(|(at, len, byte)| Change::Write { at, len, byte }),
-        1 => prop_oneof![0..200_000u32, Just(4096), Just(8192), 2040..2060u32].prop_map(|len| Change::Resize { len }),
+        1 => prop_oneof![0..200_000u32, 250_000..500_000u32, Just(4096), Just(8192), 2040..2060u32].prop_map(|len| Change::Resize { len }),
     ]
 }
 
@@ -65,7 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
     let changes = || prop::collection::vec(change(), 0..5);
     let of = || 0..16usize;
     prop_oneof![
-        2 => (prop_oneof![0..3000usize, 0..200_000usize, Just(16384)], any::<u8>())
+        2 => (prop_oneof![0..3000usize, 0..200_000usize, 0..600_000usize, Just(16384)], any::<u8>())
             .prop_map(|(len, seed)| Step::Put { len, seed }),
         1 => (of(), any::<u16>(), any::<u16>()).prop_map(|(of, from, to)| Step::Slice { of, from, to }),
         3 => (of(), changes()).prop_map(|(of, changes)| Step::Edit { of, changes }),
@@ -112,6 +112,8 @@ async fn check(object: &ObjectRef, model: &[u8]) {
     let mut part = vec![0; to - from];
     object.as_any().read(from as u64, &mut part).await.expect("it is there");
     assert_eq!(part, model[from..to]);
+    let chunks = object.as_any().chunks().await.expect("it is there");
+    assert!(chunks.iter().flatten().eq(model));
 }
 
 /// `store` does the steps, `other` is whom it lends to.

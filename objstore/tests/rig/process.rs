@@ -59,6 +59,13 @@ impl Player {
         }
     }
 
+    /// Stops it, or lets it go on.
+    pub(crate) fn stop(&self, stop: bool) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let signal = if stop { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+        rustix::process::kill_process(pid, signal).expect("it is ours");
+    }
+
     /// Kills it, as nothing can be prepared for.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it is ours");
