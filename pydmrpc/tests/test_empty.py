@@ -59,7 +59,7 @@ def test_parts_are_copied(store):
     assert pydmrpc.get(ref)[0, 1] == 1
 
 
-def test_what_is_never_stored_leaves_nothing(store):
+def test_what_is_never_stored_leaves_nothing(local_store):
     for _ in range(100):
         pydmrpc.empty(32 << 20, "u1")[0] = 1
     gc.collect()
