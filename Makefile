@@ -31,7 +31,7 @@ demo: ## The main job: seven tiers of processes pass photographs by value and by
 .PHONY: bench
 bench: ## Every layer against the bare machine, as one table; figures also in out/bench.json
 	@mkdir -p out
-	cargo run --locked --release -p dmrpc-bench -- --json out/bench.json $(BENCH_ARGS)
+	cargo run --locked --release -p dmrpc-bench --features peers -- --json out/bench.json $(BENCH_ARGS)
 
 .PHONY: python
 python: $(VENV)/ready ## The Python package, built and installed into .venv

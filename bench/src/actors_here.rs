@@ -42,10 +42,12 @@ fn measure(bench: &mut Bench, runtime: &Runtime, threads: &str) -> anyhow::Resul
             Contestant::timed(|n| in_task(runtime, bare_tells(bare.clone(), n))),
         ],
     );
-    let mut others: Vec<(&str, &str, Summary)> =
-        vec![("ask", "tokio mpsc + oneshot", bare_ask), ("tell", "tokio mpsc", bare_tell)];
     #[cfg(feature = "peers")]
-    others.extend(crate::peers::measure(bench.effort, runtime));
+    let peers = crate::peers::measure(bench.effort, runtime);
+    #[cfg(not(feature = "peers"))]
+    let peers = Vec::new();
+    let bare = [("ask", "tokio mpsc + oneshot", bare_ask), ("tell", "tokio mpsc", bare_tell)];
+    let others: Vec<(&str, &str, Summary)> = bare.into_iter().chain(peers).collect();
     let group = format!("actors in process, {threads}");
     for kind in ["ask", "tell"] {
         let ours = if kind == "ask" { our_ask } else { our_tell };

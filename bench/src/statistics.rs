@@ -12,6 +12,11 @@ pub struct Effort {
     pub turn: Duration,
 }
 
+/// Tries to find how many operations fill a turn, at most.
+const CALIBRATIONS: usize = 40;
+/// How much more or fewer operations a try may be than the one before.
+const MAX_STEP: f64 = 8.0;
+
 /// What came out of all the turns of one contestant, each a mean over many operations.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -80,17 +85,22 @@ impl<'a> Contestant<'a> {
         })
     }
 
-    /// Finds how many operations fill a turn; warms up on the way.
+    /// Finds how many operations fill a turn; warms up on the way. One slow turn, such as the first, decides nothing.
     fn calibrate(&mut self, turn: Duration) {
-        loop {
+        for _ in 0..CALIBRATIONS {
             let took = (self.turn)(self.operations);
-            if took >= turn / 2 || self.operations >= 1 << 30 {
-                let wanted = self.operations as f64 * turn.as_secs_f64() / took.as_secs_f64().max(1e-9);
-                self.operations = (wanted as u64).max(1);
+            if (turn / 2..turn * 2).contains(&took) || self.operations == 1 && took >= turn * 2 && self.slow_twice(turn)
+            {
                 return;
             }
-            self.operations *= 2;
+            let factor = (turn.as_secs_f64() / took.as_secs_f64().max(1e-9)).clamp(1.0 / MAX_STEP, MAX_STEP);
+            self.operations = ((self.operations as f64 * factor) as u64).clamp(1, 1 << 30);
         }
+    }
+
+    /// Whether one operation is more than a turn, and not by accident.
+    fn slow_twice(&mut self, turn: Duration) -> bool {
+        (self.turn)(1) >= turn * 2
     }
 }
 
@@ -135,6 +145,19 @@ mod tests {
     }
 
     #[test]
+    fn one_slow_turn_decides_nothing() {
+        let mut turns = 0;
+        let mut last = 0;
+        let mut contestant = Contestant::timed(|n| {
+            (turns, last) = (turns + 1, n);
+            Duration::from_micros(if turns == 1 { 1_000_000 } else { n })
+        });
+        contestant.calibrate(Duration::from_millis(10));
+        drop(contestant);
+        assert!((5_000..20_000).contains(&last), "{last} operations");
+    }
+
+    #[test]
     fn contestants_take_turns() {
         let order = std::cell::RefCell::new(Vec::new());
         let effort = Effort { rounds: 3, turn: Duration::from_micros(1) };
@@ -146,7 +169,8 @@ mod tests {
             })
         };
         let [a, b] = compare(effort, [note('a'), note('b')]);
-        assert_eq!(order.borrow()[2..], ['a', 'b', 'b', 'a', 'a', 'b']);
+        let order = order.borrow();
+        assert_eq!(order[order.len() - 6..], ['a', 'b', 'b', 'a', 'a', 'b']);
         assert!((a.median - 1000.0).abs() < 1.0 && (b.median - 3000.0).abs() < 1.0);
     }
 }
