@@ -39,7 +39,7 @@ fn bare(capacity: usize) -> mpsc::Sender<Bare> {
 
 async fn bare_ask(to: &mpsc::Sender<Bare>) {
     let (sender, receiver) = oneshot::channel();
-    to.send(Bare::Add(1, Some(sender))).await.ok().expect("lives");
+    to.send(Bare::Add(1, Some(sender))).await.map_err(drop).expect("lives");
     receiver.await.expect("answers");
 }
 
@@ -63,14 +63,13 @@ const CAPACITY: usize = 1024;
 async fn measure(threads: usize, messages: u64) {
     let system = System::builder().build().await.expect("no address");
     for _ in 0..2 {
-        let mut options = MailboxOptions::default();
-        options.capacity = CAPACITY;
+        let options = MailboxOptions { capacity: CAPACITY, ..MailboxOptions::default() };
         let actor = system.spawn_with(Counter(0), options);
         let channel = bare(CAPACITY);
 
         let begun = Instant::now();
         for _ in 0..messages {
-            channel.send(Bare::Add(1, None)).await.ok().expect("lives");
+            channel.send(Bare::Add(1, None)).await.map_err(drop).expect("lives");
         }
         bare_ask(&channel).await;
         report("tell, bare channel", threads, messages, begun.elapsed());

@@ -47,6 +47,7 @@ mod exit;
 #[doc(hidden)]
 pub mod fuzz;
 mod mailbox;
+mod payload;
 mod recipient;
 mod remote;
 mod reply;
@@ -63,6 +64,7 @@ pub use dynamic::{DynamicAnswer, DynamicRef};
 pub use error::ActorError;
 pub use exit::Exit;
 pub use mailbox::{Mail, MailboxOptions, WhenFull};
+pub use payload::{Opened, Payload};
 pub use recipient::Recipient;
 /// For `Bytes` within a struct that is an argument or an answer: with `#[serde(with = "dmrpc_actors::attached")]` long ones travel
 /// without being copied, as those that are arguments themselves do.

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::context::Origin;
 use crate::deadlines::Deadlines;
 
-/// The most messages that an actor takes from its mailbox at a time. `examples/throughput.rs` shows no gain beyond.
+/// The most messages that an actor takes from its mailbox at a time. Chosen, not tuned.
 const BATCH: usize = 64;
 
 /// The most messages that wait for room before one mailbox, of senders here and elsewhere; further ones are refused.
@@ -153,12 +153,13 @@ pub(crate) struct Mailbox<M> {
 
 impl<M: Mail> Mailbox<M> {
     pub(crate) fn new(
-        options: &MailboxOptions,
+        capacity: usize,
+        when_full: WhenFull,
         id: u32,
         ask_timeout: Duration,
         deadlines: Arc<Deadlines>,
     ) -> Arc<Self> {
-        let capacity = options.capacity.max(1);
+        let capacity = capacity.max(1);
         Arc::new(Self {
             state: Mutex::new(State {
                 queue: VecDeque::new(),
@@ -177,7 +178,7 @@ impl<M: Mail> Mailbox<M> {
             ended: Notify::new(),
             capacity,
             batch: (capacity / 8).clamp(1, BATCH),
-            when_full: options.when_full,
+            when_full,
             ask_timeout,
             deadlines,
             id,

@@ -34,24 +34,26 @@ impl<A: Actor> Drop for Inbox<A> {
     }
 }
 
-/// The life of `actor`. `on_exit` hears how it ended, even if the future is dropped.
+/// The life of `actor`. When it ends, also because the future is dropped, `unname` is called before anybody can know, and `on_exit`
+/// hears how it ended after everybody can.
 pub(crate) fn run<A: Actor>(
     actor: A,
     mailbox: Arc<Mailbox<A::Message>>,
     context: Context<A>,
+    unname: impl FnOnce() + Send + 'static,
     on_exit: impl FnOnce(&Exit) + Send + 'static,
 ) -> impl Future<Output = ()> + Send {
     // Made here and not at the first poll, which may never come.
     let inbox = Inbox::<A> { mailbox: Arc::clone(&mailbox), batch: VecDeque::new() };
-    let farewell = Farewell { mailbox, tell: Some(on_exit) };
+    let farewell = Farewell { mailbox, unname: Some(unname), tell: Some(on_exit) };
     run_guarded(actor, inbox, context, farewell)
 }
 
-async fn run_guarded<A: Actor, F: FnOnce(&Exit) + Send>(
+async fn run_guarded<A: Actor, U: FnOnce() + Send, F: FnOnce(&Exit) + Send>(
     mut actor: A,
     mut inbox: Inbox<A>,
     mut context: Context<A>,
-    _farewell: Farewell<A::Message, F>,
+    mut farewell: Farewell<A::Message, U, F>,
 ) {
     let mut exit = live(&mut actor, &mut inbox, &mut context).await;
     if !matches!(exit, Exit::Crashed(_)) {
@@ -65,6 +67,7 @@ async fn run_guarded<A: Actor, F: FnOnce(&Exit) + Send>(
         tracing::error!(actor = A::TYPE, panic = &**text, "an actor crashed");
     }
     let error = exit.error();
+    farewell.unname();
     inbox.close(exit);
     // After the mailbox is closed: who hears of the crash finds the actor ended.
     crash(&error);
@@ -146,13 +149,23 @@ fn is_late<M>(envelope: &Envelope<M>) -> bool {
     }
 }
 
-struct Farewell<M: Mail, F: FnOnce(&Exit)> {
+struct Farewell<M: Mail, U: FnOnce(), F: FnOnce(&Exit)> {
     mailbox: Arc<Mailbox<M>>,
+    unname: Option<U>,
     tell: Option<F>,
 }
 
-impl<M: Mail, F: FnOnce(&Exit)> Drop for Farewell<M, F> {
+impl<M: Mail, U: FnOnce(), F: FnOnce(&Exit)> Farewell<M, U, F> {
+    fn unname(&mut self) {
+        if let Some(unname) = self.unname.take() {
+            unname();
+        }
+    }
+}
+
+impl<M: Mail, U: FnOnce(), F: FnOnce(&Exit)> Drop for Farewell<M, U, F> {
     fn drop(&mut self) {
+        self.unname();
         // An actor that was killed has no other reason yet.
         self.mailbox.close(Exit::Killed);
         let exit = self.mailbox.exit().expect("a closed mailbox has a reason").clone();

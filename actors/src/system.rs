@@ -1,6 +1,6 @@
 //! The actors of a process, their names, and their links to others.
 //!
-//! 1. A name belongs to one living actor; it is free again when the actor has ended.
+//! 1. A name belongs to one living actor; it is free again before anybody can know that the actor has ended.
 //! 2. After [`System::shutdown`] nothing runs any more, whatever it took.
 
 use crate::deadlines::Deadlines;
@@ -78,6 +78,7 @@ struct Entry {
     /// What a registered name holds on to, and the names.
     names: Vec<Arc<str>>,
     kept: Option<Box<dyn Any + Send>>,
+    is_ending: bool,
 }
 
 #[derive(Default)]
@@ -279,6 +280,10 @@ impl System {
         self.0.stores.lock().push(store);
     }
 
+    pub(crate) fn deadlines(&self) -> &Arc<Deadlines> {
+        &self.0.deadlines
+    }
+
     pub(crate) fn runtime(&self) -> &Handle {
         &self.0.runtime
     }
@@ -302,19 +307,24 @@ impl System {
     pub fn spawn_watched<A: Actor>(
         &self,
         actor: A,
-        options: MailboxOptions,
+        MailboxOptions { capacity, when_full, max_detached }: MailboxOptions,
         on_exit: impl FnOnce(&Exit) + Send + 'static,
     ) -> ActorRef<A> {
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
-        let mailbox = Mailbox::new(&options, id, self.0.ask_timeout, Arc::clone(&self.0.deadlines));
+        let mailbox = Mailbox::new(capacity, when_full, id, self.0.ask_timeout, Arc::clone(&self.0.deadlines));
         let sending = Sending::new(&mailbox);
         let local = Arc::new(LocalActor::<A>(Arc::clone(&mailbox)));
-        let entry = Entry { local, abort: None, names: Vec::new(), kept: None };
+        let entry = Entry { local, abort: None, names: Vec::new(), kept: None, is_ending: false };
         self.0.actors.lock().by_id.insert(id, entry);
-        let context = Context::new(Arc::clone(&mailbox), self.clone(), options.max_detached);
-        let inner = Arc::downgrade(&self.0);
-        let life = crate::run::run(actor, mailbox, context, move |exit| {
+        let context = Context::new(Arc::clone(&mailbox), self.clone(), max_detached);
+        let (inner, again) = (Arc::downgrade(&self.0), Arc::downgrade(&self.0));
+        let unname = move || {
             if let Some(inner) = inner.upgrade() {
+                inner.unname(id);
+            }
+        };
+        let life = crate::run::run(actor, mailbox, context, unname, move |exit| {
+            if let Some(inner) = again.upgrade() {
                 inner.forget(id);
             }
             on_exit(exit);
@@ -351,7 +361,9 @@ impl System {
         if actors.by_name.get(name).is_some_and(|&holder| holder != id) {
             return Err(ActorError::NameTaken(name.into()));
         }
-        let Some(entry) = actors.by_id.get_mut(&id) else { return Err(sending.closed_error()) };
+        let Some(entry) = actors.by_id.get_mut(&id).filter(|entry| !entry.is_ending) else {
+            return Err(sending.closed_error());
+        };
         let name: Arc<str> = name.into();
         if actors.by_name.insert(Arc::clone(&name), id).is_none() {
             entry.names.push(name);
@@ -386,11 +398,8 @@ impl System {
         }
         let route = Route::new(self.clone(), Place::Address(system.into()), name.into(), fnv1a(A::TYPE));
         let deadline = Instant::now() + self.0.ask_timeout;
-        let joining = Arc::clone(&route);
-        self.on_runtime(async move {
-            tokio::time::timeout_at(deadline, joining.join(deadline)).await.unwrap_or(Err(ActorError::Deadline))
-        })
-        .await?;
+        let (joining, deadlines) = (Arc::clone(&route), Arc::clone(&self.0.deadlines));
+        self.on_runtime(async move { deadlines.within(deadline, joining.join(deadline)).await }).await?;
         Ok(ActorRef::new(Recipient::remote(route)))
     }
 
@@ -459,16 +468,25 @@ impl Inner {
         named.unwrap_or_else(|| format!("~{id}").into())
     }
 
-    fn forget(&self, id: u32) {
+    /// The actor ends: its names are free.
+    fn unname(&self, id: u32) {
         let mut actors = self.actors.lock();
-        let entry = actors.by_id.remove(&id);
-        if let Some(entry) = &entry {
-            for name in &entry.names {
-                actors.by_name.remove(name);
+        let actors_mut = &mut *actors;
+        let kept = actors_mut.by_id.get_mut(&id).and_then(|entry| {
+            entry.is_ending = true;
+            for name in entry.names.drain(..) {
+                actors_mut.by_name.remove(&name);
             }
-        }
+            entry.kept.take()
+        });
         drop(actors);
         // Outside the lock: it may be the last of many things.
+        drop(kept);
+    }
+
+    /// The actor has ended.
+    fn forget(&self, id: u32) {
+        let entry = self.actors.lock().by_id.remove(&id);
         drop(entry);
         self.ended.notify_waiters();
     }

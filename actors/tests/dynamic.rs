@@ -1,6 +1,6 @@
 //! Calls by name, in MessagePack, as other languages make them.
 
-use dmrpc_actors::{ActorError, DynamicRef, System, actor};
+use dmrpc_actors::{ActorError, DynamicRef, Payload, System, actor};
 use dmrpc_objstore::{AnyRef, Encoded, ObjectRef, REF_EXTENSION, block_on};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,11 @@ impl Canvas {
     fn paste(&mut self, image: bytes::Bytes, mask: Option<ObjectRef>, name: String) -> (u64, Option<ObjectRef>) {
         let name_len = name.len() as u64;
         (image.len() as u64 + name_len + mask.as_ref().map_or(0, ObjectRef::byte_len), mask)
+    }
+
+    #[message]
+    fn payload(&mut self, payload: Payload) -> (bool, Payload) {
+        (payload.reference().is_some(), payload)
     }
 
     #[message]
@@ -81,10 +86,10 @@ mod rmp_ext {
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     #[serde(rename = "_ExtStruct")]
-    pub struct Ext((i8, serde_bytes_vec::Bytes));
+    pub(crate) struct Ext((i8, serde_bytes_vec::Bytes));
 
     impl Ext {
-        pub fn new(kind: i8, bytes: Vec<u8>) -> Self {
+        pub(crate) fn new(kind: i8, bytes: Vec<u8>) -> Self {
             Self((kind, serde_bytes_vec::Bytes(bytes)))
         }
     }
@@ -93,7 +98,7 @@ mod rmp_ext {
         use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
         #[derive(Debug, PartialEq)]
-        pub struct Bytes(pub Vec<u8>);
+        pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
         impl Serialize for Bytes {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -151,6 +156,27 @@ enum Mixed {
     Text(Option<String>),
 }
 
+#[derive(Debug, PartialEq, Deserialize)]
+struct Blob(#[serde(deserialize_with = "serde_bytes_back::deserialize")] Vec<u8>);
+
+mod serde_bytes_back {
+    use serde::Deserializer;
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        struct Take;
+        impl serde::de::Visitor<'_> for Take {
+            type Value = Vec<u8>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+        }
+        deserializer.deserialize_bytes(Take)
+    }
+}
+
 #[test]
 fn references_are_extensions_with_their_place() {
     let rig = rig();
@@ -170,6 +196,20 @@ fn references_are_extensions_with_their_place() {
     }
     let wrong = rig.call::<u64>("typed", &(extension(0),), vec![ObjectRef::inline(b"x").into_any()]);
     assert!(matches!(&wrong, Err(ActorError::Malformed(text)) if text.contains("codec")), "{wrong:?}");
+}
+
+/// A payload is bytes or a reference, as the caller likes.
+#[test]
+fn payloads_are_bytes_or_references() {
+    let rig = rig();
+    let ((as_ref, back), refs) =
+        rig.call::<(bool, Blob)>("payload", &(serde_bytes(b"text"),), vec![]).expect("answered");
+    assert_eq!((as_ref, back, refs.len()), (false, Blob(b"text".to_vec()), 0));
+    let refs = vec![ObjectRef::inline(b"x").into_any()];
+    let ((as_ref, back), refs) = rig.call::<(bool, rmp_ext::Ext)>("payload", &(extension(0),), refs).expect("answered");
+    assert_eq!((as_ref, back, refs.len()), (true, extension(0), 1));
+    let wrong = rig.call::<(bool, Mixed)>("payload", &("text",), vec![]);
+    assert!(matches!(wrong, Err(ActorError::Malformed(_))), "{wrong:?}");
 }
 
 /// Bytes and not an array of numbers.

@@ -94,10 +94,7 @@ async fn rig(capacity: usize, when_full: WhenFull) -> Rig {
     let gate = Arc::new(Semaphore::new(0));
     let (sender, events) = mpsc::unbounded_channel();
     let recorder = Recorder { seen: Vec::new(), gate: Arc::clone(&gate), events: sender };
-    let mut options = MailboxOptions::default();
-    options.capacity = capacity;
-    options.when_full = when_full;
-    options.max_detached = 2;
+    let options = MailboxOptions { capacity, when_full, max_detached: 2 };
     let recorder = system.spawn_with(recorder, options);
     Rig { system, recorder, gate, events }
 }
@@ -491,8 +488,7 @@ fn a_plain_thread_can_ask() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_concurrent_asks() {
     let system = System::builder().build().await.expect("no address");
-    let mut options = MailboxOptions::default();
-    options.capacity = 32;
+    let options = MailboxOptions { capacity: 32, ..MailboxOptions::default() };
     let counter = system.spawn_with(Counter { sum: 0_u64 }, options);
     let answered = Arc::new(AtomicU64::new(0));
     let tasks: Vec<_> = (0..5000_u64)

@@ -3,7 +3,9 @@
 //!
 //! A child process is this test binary again, told by the environment to serve one [`Hop`].
 
-use dmrpc_actors::{ActorError, ActorRef, Context, System, actor};
+#![allow(clippy::print_stdout)]
+
+use dmrpc_actors::{ActorError, ActorRef, Context, Payload, System, actor};
 use dmrpc_memnode::NodeConfig;
 use dmrpc_objstore::{EmbeddedOptions, ObjectRef, Stats, Store};
 use std::future::IntoFuture;
@@ -111,6 +113,13 @@ impl Hop {
     async fn hang(&mut self, object: ObjectRef) {
         let _view = object.get().await;
         std::future::pending::<()>().await;
+    }
+
+    /// The bytes back, and whether they came as a reference.
+    #[message]
+    async fn echo(&self, payload: Payload) -> (bool, Payload) {
+        let bytes = payload.open().await.expect("they are here").to_vec();
+        (payload.reference().is_some(), bytes.into())
     }
 
     #[message]
@@ -424,6 +433,21 @@ async fn a_restarted_callee(way: Way) {
     assert_ne!(before, after);
 }
 
+/// Long payloads become refs by themselves on this host.
+async fn payloads_become_refs(way: Way) {
+    let rig = rig(way).await;
+    let process = rig.start();
+    let hop = rig.connect(&process).await;
+    for len in [0, 5000, 64 << 10, 300_000] {
+        let bytes = pattern(len, 9);
+        let (as_ref, back) = hop.echo(bytes.clone().into()).await.expect("answered");
+        let expected = way == Way::Unix && len >= 64 << 10;
+        assert_eq!((as_ref, back.reference().is_some()), (expected, expected), "{len} bytes");
+        assert!(back.open().await.expect("here")[..] == bytes, "{len} bytes");
+    }
+    rig.wait_for("all are free", |stats| stats.objects == 0 && stats.live_pages == 0).await;
+}
+
 /// Thousands of calls with refs at a time, over one link.
 async fn many_refs(way: Way) {
     let rig = rig(way).await;
@@ -474,6 +498,7 @@ cases!(
     a_chain_costs_the_node_nothing,
     what_is_kept_is_held,
     an_answer_lends,
+    payloads_become_refs,
     nodes_are_met_by_their_refs,
     a_killed_callee,
     a_killed_caller,

@@ -2,7 +2,7 @@
 //! `docs/actors.md`.
 
 use ::bytes::Bytes;
-use dmrpc_actors::{ActorError, ActorRef, Context, MailboxOptions, Origin, System, WhenFull, actor};
+use dmrpc_actors::{ActorError, ActorRef, Context, MailboxOptions, Origin, Payload, System, WhenFull, actor};
 use dmrpc_objstore::ObjectRef;
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -78,6 +78,13 @@ impl Subject {
     #[message]
     fn plain(&self, bytes: Vec<u8>) -> Vec<u8> {
         bytes
+    }
+
+    #[message]
+    async fn open(&self, payload: Payload) -> Payload {
+        let mut bytes = payload.open().await.expect("it is here").to_vec();
+        bytes.reverse();
+        bytes.into()
     }
 
     #[message]
@@ -191,8 +198,7 @@ async fn calls(way: Way) {
 
 /// Invariant 1, beyond what the mailbox and the link hold at a time.
 async fn order(way: Way) {
-    let mut options = MailboxOptions::default();
-    options.capacity = 8;
+    let options = MailboxOptions { capacity: 8, ..MailboxOptions::default() };
     let rig = rig_with(way, options).await;
     for n in 0..3000 {
         rig.subject.tell_record(n).deadline(LONG).await.expect("sent");
@@ -288,9 +294,7 @@ async fn deadlines(way: Way) {
 
 /// Invariant 4.
 async fn full(way: Way) {
-    let mut options = MailboxOptions::default();
-    options.capacity = 2;
-    options.when_full = WhenFull::Reject;
+    let options = MailboxOptions { capacity: 2, when_full: WhenFull::Reject, ..MailboxOptions::default() };
     let rig = rig_with(way, options).await;
     let mut waiting = Box::pin(rig.subject.wait().into_future());
     assert!(poll_once(&mut waiting).await.is_none());
@@ -361,6 +365,18 @@ async fn bytes(way: Way) {
     }
 }
 
+/// Without a store all payloads go by value.
+async fn payloads(way: Way) {
+    let rig = rig(way).await;
+    for len in [0, 1, 5000, 100_000] {
+        let mut sent: Vec<u8> = (0..len).map(|n| (n % 239) as u8).collect();
+        let back = rig.subject.open(sent.clone().into()).await.expect("answered");
+        assert!(back.reference().is_none());
+        sent.reverse();
+        assert!(back.open().await.expect("here")[..] == sent, "{len} bytes");
+    }
+}
+
 /// What is over the limit is not sent, and the link goes on.
 async fn too_large(way: Way) {
     let rig = rig(way).await;
@@ -379,8 +395,7 @@ async fn too_large(way: Way) {
 }
 
 async fn many(way: Way) {
-    let mut options = MailboxOptions::default();
-    options.capacity = 64;
+    let options = MailboxOptions { capacity: 64, ..MailboxOptions::default() };
     let rig = rig_with(way, options).await;
     let tasks: Vec<_> = (0..3000_u64)
         .map(|n| {
@@ -519,6 +534,7 @@ suite!(
     full,
     unknown,
     bytes,
+    payloads,
     too_large,
     many,
     detached,

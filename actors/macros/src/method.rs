@@ -203,6 +203,8 @@ fn message(
         let call = if method.sig.asyncness.is_some() { Call::Async } else { Call::Plain };
         (reply, bytes, call)
     };
+    // Arguments are owned because they came from elsewhere, not because the handler wants them so.
+    method.attrs.push(syn::parse_quote!(#[allow(clippy::needless_pass_by_value)]));
     let docs = method.attrs.iter().filter(|attribute| attribute.path().is_ident("doc")).cloned().collect();
     Ok(Message { name, wire_name, id, docs, parameters, reply, reply_is_bytes, call })
 }

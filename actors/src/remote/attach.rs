@@ -45,7 +45,8 @@ pub(crate) fn peer() -> Option<Arc<Peer>> {
     SCOPE.with_borrow(|scope| scope.as_ref().map(|scope| Arc::clone(&scope.peer)))
 }
 
-fn is_postcard() -> bool {
+/// Whether a message between Rust processes is being encoded or decoded.
+pub(crate) fn is_postcard() -> bool {
     SCOPE.with_borrow(|scope| scope.as_ref().is_some_and(|scope| scope.codec == Codec::Postcard))
 }
 

@@ -124,12 +124,13 @@ impl Links {
 
     /// Begins to talk over a link.
     fn open(&self, system: &System, link: Link, address: Arc<str>) -> Result<Arc<Peer>, LinkError> {
+        let on_this_host = !matches!(link.peer, link::Peer::Remote(_));
         let (sender, receiver) = {
             let _entered = system.runtime().enter();
             (AsyncSender::new(link.sender)?, AsyncReceiver::new(link.receiver)?)
         };
         let store = system.store();
-        let peer = Peer::new(address, self.limits.clone(), Arc::downgrade(&system.0), store.as_ref());
+        let peer = Peer::new(address, on_this_host, self.limits.clone(), Arc::downgrade(&system.0), store.as_ref());
         let sent = system.hello().encode(|frame| peer.send_bare(frame));
         debug_assert!(sent.is_ok(), "a new link has not ended");
         {
@@ -161,7 +162,7 @@ impl Links {
         })
         .await;
         for peer in &peers {
-            peer.close(closed(peer.address()));
+            peer.close(&closed(peer.address()));
         }
     }
 }
@@ -170,7 +171,7 @@ impl Drop for Links {
     fn drop(&mut self) {
         self.stop_listening();
         for peer in self.peers.lock().drain(..) {
-            peer.close(closed(peer.address()));
+            peer.close(&closed(peer.address()));
         }
     }
 }

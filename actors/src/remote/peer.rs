@@ -81,6 +81,7 @@ pub(crate) struct Outbox {
 /// A system at the other end of a link.
 pub struct Peer {
     address: Arc<str>,
+    on_this_host: bool,
     limits: Limits,
     outbox: Mutex<Outbox>,
     /// For the writer: there is something in the outbox, or loans to return, or an end.
@@ -122,7 +123,13 @@ thread_local! {
 
 impl Peer {
     /// `store`: whose refs of its node are to be, where this process has several.
-    pub(crate) fn new(address: Arc<str>, limits: Limits, system: WeakSystem, store: Option<&Store>) -> Arc<Self> {
+    pub(crate) fn new(
+        address: Arc<str>,
+        on_this_host: bool,
+        limits: Limits,
+        system: WeakSystem,
+        store: Option<&Store>,
+    ) -> Arc<Self> {
         let work = Arc::new(Notify::new());
         let returns = Arc::clone(&work);
         let wake = move || returns.notify_one();
@@ -130,6 +137,7 @@ impl Peer {
             loans: Loans::new(limits.grace),
             borrows: store.map_or_else(|| Borrows::new(wake.clone()), |store| Borrows::of(store, wake.clone())),
             address,
+            on_this_host,
             limits,
             outbox: Mutex::default(),
             work,
@@ -153,6 +161,11 @@ impl Peer {
     /// Where the other end is, as far as this end knows.
     pub fn address(&self) -> &Arc<str> {
         &self.address
+    }
+
+    /// Whether the other end can reach what is on this host.
+    pub(crate) fn is_on_this_host(&self) -> bool {
+        self.on_this_host
     }
 
     /// Why the link has ended, if it has.
@@ -428,7 +441,7 @@ impl Peer {
     }
 
     /// The end of the link, for this reason, which all that was pending hear.
-    pub(crate) fn close(&self, error: ActorError) {
+    pub(crate) fn close(&self, error: &ActorError) {
         if self.end.set(error.clone()).is_err() {
             return;
         }

@@ -41,7 +41,7 @@ pub(crate) async fn run(mut receiver: AsyncReceiver, peer: Arc<Peer>, system: We
             link_error(&peer, &error)
         }
     };
-    peer.close(error);
+    peer.close(&error);
 }
 
 /// Why a link ends.

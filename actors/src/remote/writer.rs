@@ -33,7 +33,7 @@ pub(crate) async fn run(mut sender: AsyncSender, peer: Arc<Peer>) {
                 sent = send(&mut sender, &mut outbox, &mut returns) => sent,
             };
             if let Err(error) = sent {
-                peer.close(link_error(&peer, &error));
+                peer.close(&link_error(&peer, &error));
                 return;
             }
         }
@@ -75,7 +75,7 @@ pub(crate) struct CloseOnDrop<'a>(pub(crate) &'a Arc<Peer>);
 
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.close(link_error(self.0, &LinkError::Closed));
+        self.0.close(&link_error(self.0, &LinkError::Closed));
     }
 }
 
