@@ -61,7 +61,7 @@ impl NewPages {
     }
 
     /// The first `len` bytes of the pages, if they are in one piece.
-    fn bytes(&self, len: usize) -> *mut u8 {
+    pub(crate) fn bytes(&self, len: usize) -> *mut u8 {
         let (extent, segment) = &self.allocation().pieces[0];
         debug_assert!(len <= (extent.count as usize) << self.client.page_size.shift());
         segment.start_of(*extent).expect("the arena gives what there is").as_ptr()

@@ -38,6 +38,7 @@ mod spans;
 mod store;
 mod view;
 mod wait;
+mod workspace;
 
 pub use codec::{Codec, Content, Encoded, Pod};
 pub use dmrpc_wire::{NodeId, ObjectId, Stats};
@@ -51,3 +52,4 @@ pub use reference::{AnyRef, ObjectRef};
 pub use store::{EmbeddedOptions, INLINE_BYTES, Store, StoreOptions};
 pub use view::{Chunks, View};
 pub use wait::block_on;
+pub use workspace::Workspace;

@@ -45,19 +45,49 @@ impl Mosaic {
         let start =
             unsafe { mmap_anonymous(std::ptr::null_mut(), len.max(1), protection, anonymous) }.map_err(failed)?;
         let mosaic = Self { start: start.cast(), len };
+        mosaic.lay(pieces, page_size, protection, sharing).map_err(failed)?;
+        Ok(mosaic)
+    }
+
+    /// A mapping that somebody made; from now on it is this one's.
+    pub(crate) fn adopt(start: *mut u8, len: usize) -> Self {
+        Self { start, len }
+    }
+
+    /// Maps the pieces, privately, where it is. They are together as long.
+    ///
+    /// # Errors
+    ///
+    /// As [`of`](Mosaic::of).
+    pub(crate) fn replace(self, pieces: &[Piece], page_size: PageSize) -> Result<Self, StoreError> {
+        let pages: u64 = pieces.iter().map(|piece| u64::from(piece.extent.count)).sum();
+        assert_eq!(pages << page_size.shift(), self.len as u64, "the pieces are the same pages");
+        let (protection, sharing) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+        let laid = self.lay(pieces, page_size, protection, sharing);
+        laid.map_err(|error| StoreError::Io { doing: "mapping pages", why: error.to_string() })?;
+        Ok(self)
+    }
+
+    fn lay(
+        &self,
+        pieces: &[Piece],
+        page_size: PageSize,
+        protection: ProtFlags,
+        sharing: MapFlags,
+    ) -> rustix::io::Result<()> {
         let mut at = 0;
         for piece in pieces {
             let len = (piece.extent.count as usize) << page_size.shift();
             if let Some((file, offset)) = piece.file() {
-                // SAFETY: within our own mapping, which nobody uses yet.
-                let target = unsafe { mosaic.start.add(at) };
-                // SAFETY: as above: only our own mapping is replaced.
-                unsafe { mmap(target.cast(), len, protection, sharing | MapFlags::FIXED, file, offset) }
-                    .map_err(failed)?;
+                // SAFETY: within our own mapping.
+                let target = unsafe { self.start.add(at) };
+                // SAFETY: as above: only our own mapping is replaced, by memory of the same length. Nobody has references into it:
+                // it is new, or was only used by address.
+                unsafe { mmap(target.cast(), len, protection, sharing | MapFlags::FIXED, file, offset) }?;
             }
             at += len;
         }
-        Ok(mosaic)
+        Ok(())
     }
 
     pub(crate) fn start(&self) -> *mut u8 {

@@ -57,6 +57,16 @@ impl<T: ?Sized> PrivateView<T> {
         Some(Memory::Mapped { mosaic, skip })
     }
 
+    /// Over a mapping of the base's pages, which begins where the base does.
+    pub(crate) fn in_mosaic(mosaic: Mosaic, base: View<T>) -> Self {
+        Self { memory: Memory::Mapped { mosaic, skip: 0 }, base, content: PhantomData }
+    }
+
+    /// Over a copy of the base.
+    pub(crate) fn in_buffer(buffer: Buffer, base: View<T>) -> Self {
+        Self { memory: Memory::Copy(buffer), base, content: PhantomData }
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         let len = self.base.as_bytes().len();

@@ -5,7 +5,7 @@ use crate::client::Client;
 use crate::codec::{self, Encoded};
 use crate::object::Object;
 use crate::session::{Answer, Undo};
-use crate::{AnyRef, Codec, Draft, Granted, ObjectRef, Pod, StoreError, Subject, draft, io, registry};
+use crate::{AnyRef, Codec, Draft, Granted, ObjectRef, Pod, StoreError, Subject, Workspace, draft, io, registry};
 use bytes::Bytes;
 use dmrpc_fabric::address::Address;
 use dmrpc_fabric::link::Body;
@@ -238,6 +238,15 @@ impl Store {
     /// As [`put`](Store::put).
     pub async fn create(&self, len: usize) -> Result<Draft, StoreError> {
         Draft::new(&self.client, len).await
+    }
+
+    /// Memory for an object of `len` bytes that stays in use, at its address, when the object is made.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Store::put).
+    pub async fn workspace(&self, len: usize) -> Result<Workspace, StoreError> {
+        Workspace::open(&self.client, len).await
     }
 
     /// Takes a reference by a grant.

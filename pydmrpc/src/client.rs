@@ -117,7 +117,7 @@ pub(crate) fn start(
         None => {
             let mut embedded = EmbeddedOptions::default();
             embedded.store = options;
-            let listen = listen.iter().map(|address| address.parse()).collect::<Result<_, _>>();
+            let listen = listen.into_iter().map(|address| address.parse()).collect::<Result<_, _>>();
             embedded.node.listen = listen.map_err(|error| PyValueError::new_err(format!("listen: {error}")))?;
             embedded.node.pool_bytes = match pool {
                 Some(pool) => bytes(&pool, "pool")?,

@@ -6,9 +6,10 @@
 use crate::encode::Plan;
 use crate::errors;
 use crate::foreign;
+use crate::objectref::PYTHON_VALUE;
 use crate::region::{self, Changes, Region};
 use crate::sharing::Pages;
-use crate::wait::{Deadline, wait};
+use crate::wait::{Deadline, wait, wait_for};
 use dmrpc_objstore::{AnyRef, Edit, StoreError};
 use pyo3::prelude::*;
 use std::ops::Range;
@@ -54,6 +55,15 @@ pub(crate) fn derive(py: Python<'_>, plan: &Plan<'_>) -> PyResult<Option<(AnyRef
     });
     written.map_err(|error: StoreError| errors::of_store(py, &error))?;
     Ok(Some((wait(py, Deadline::NEVER, edit.commit())?.into_any(), origin)))
+}
+
+/// The object that `plan` describes, if its bytes are in memory that was allocated in the store for it: nothing is copied.
+pub(crate) fn seal(py: Python<'_>, plan: &Plan<'_>) -> PyResult<Option<AnyRef>> {
+    let Some(region) = source(plan).filter(|_| plan.kind.has_payload()) else { return Ok(None) };
+    let mut tail = vec![0; plan.layout.total - plan.tail_start()];
+    plan.write_tail(&mut tail);
+    let sealed = wait_for(py, Deadline::NEVER, region.seal(plan.layout.total, &tail, PYTHON_VALUE))?;
+    sealed.transpose().map_err(|error| errors::of_store(py, &error))
 }
 
 /// The region that the plan's largest buffer lies in, at the place that the plan gives it.

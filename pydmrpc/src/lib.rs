@@ -64,7 +64,7 @@ mod _core {
     #[pymodule_export]
     use crate::message::{_message, _read_message};
     #[pymodule_export]
-    use crate::objectref::{_decode, _encode, _from_bytes, _from_grant, ObjectRef, get, put, redeem};
+    use crate::objectref::{_decode, _encode, _from_bytes, _from_grant, ObjectRef, allocate, get, put, redeem};
     #[pymodule_export]
     use crate::page_buffer::PageBuffer;
     #[pymodule_export]

@@ -11,7 +11,7 @@ use crate::encode::Plan;
 use crate::errors;
 use crate::fork::Native;
 use crate::form::{self, Form};
-use crate::layout::{ArrayForm, Kind, Malformed, Order, Trailer};
+use crate::layout::{ArrayForm, Kind, Layout, Malformed, Order, Trailer};
 use crate::region::Region;
 use crate::sharing::Pages;
 use crate::wait::{Deadline, wait};
@@ -553,8 +553,11 @@ pub(crate) fn put(value: &Bound<'_, PyAny>) -> PyResult<ObjectRef> {
     }
     let store = client::store(py)?;
     let plan = Plan::new(value)?;
-    let derived = derive::derive(py, &plan)?;
-    let origin = derived.as_ref().map(|(_, origin)| origin.clone());
+    let derived = match derive::seal(py, &plan)? {
+        Some(any) => Some((any, None)),
+        None => derive::derive(py, &plan)?.map(|(any, origin)| (any, Some(origin))),
+    };
+    let origin = derived.as_ref().and_then(|(_, origin)| origin.clone());
     let any = match derived {
         Some((any, _)) => any,
         None if plan.layout.total <= INLINE_BYTES => {
@@ -572,6 +575,23 @@ pub(crate) fn put(value: &Bound<'_, PyAny>) -> PyResult<ObjectRef> {
     let head = Head { kind: plan.kind, payload_bytes: plan.payload_bytes().unwrap_or(0), form: plan.form };
     let reference = ObjectRef::new(any.with_codec(PYTHON_VALUE), Form::Value);
     Ok(ObjectRef { head: head.into(), origin, kept: plan.refs, ..reference })
+}
+
+/// An array of numpy's in memory of the store. See `pydmrpc.empty`.
+#[pyfunction]
+pub(crate) fn allocate<'py>(
+    py: Python<'py>,
+    dtype: &str,
+    item_bytes: usize,
+    shape: Vec<usize>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let form = ArrayForm { dtype: dtype.into(), item_bytes, shape: shape.into(), order: Order::C };
+    let bytes = form.bytes().ok_or_else(|| PyValueError::new_err("an array of more bytes than there are addresses"))?;
+    let mut meta = Vec::new();
+    form.encode(&mut meta);
+    let layout = Layout::new(Kind::Array, meta.len(), [bytes]);
+    let workspace = wait(py, Deadline::NEVER, client::store(py)?.workspace(layout.total))?;
+    decode::array(py, &Region::draft(workspace), Kind::Array, &form)
 }
 
 /// The value of a reference, or a list of the values of several. See `pydmrpc.get`.

@@ -9,7 +9,7 @@
 //! 3. Bytes that Python may write are read through raw pointers only.
 
 use crate::fork::Native;
-use dmrpc_objstore::{AnyRef, PrivateView, StoreError, View};
+use dmrpc_objstore::{AnyRef, Codec, PrivateView, StoreError, View, Workspace};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -32,8 +32,30 @@ enum Memory {
     Shared(View),
     /// A private, writable picture of them.
     Private(PrivateView),
+    /// Memory for an object to come.
+    Draft(Mutex<Draft>),
     /// A copy, writable.
     Copy(#[expect(dead_code, reason = "it is only owned")] Box<[u8]>),
+}
+
+/// Memory that was allocated in the store: first to be filled, then a picture of the object that was made of it.
+enum Draft {
+    Filling(Workspace),
+    Sealed(PrivateView),
+    /// It is being sealed, or that failed.
+    Gone,
+}
+
+impl Draft {
+    fn take(&mut self) -> Option<Workspace> {
+        match std::mem::replace(self, Draft::Gone) {
+            Draft::Filling(workspace) => Some(workspace),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
 }
 
 /// How a region differs from what it shows.
@@ -42,6 +64,12 @@ pub(crate) struct Changes {
     pub(crate) base: AnyRef,
     /// Bytes that may differ from that.
     pub(crate) dirty: Vec<Range<u64>>,
+}
+
+impl Changes {
+    fn of(private: &PrivateView) -> Result<Self, StoreError> {
+        Ok(Self { base: private.base().clone(), dirty: private.dirty_ranges()? })
+    }
 }
 
 // SAFETY: `start` points into `memory`, which may be sent; no reference is ever made of it for bytes that may be written.
@@ -68,6 +96,16 @@ impl Region {
             let (start, len) = (private.as_bytes_mut().as_mut_ptr(), private.as_bytes().len());
             (Memory::Private(private), start, len)
         };
+        Self::known(memory, start, len)
+    }
+
+    /// The region of memory for a new object.
+    pub(crate) fn draft(mut workspace: Workspace) -> Arc<Self> {
+        let (start, len) = (workspace.as_mut_ptr(), workspace.len());
+        Self::known(Memory::Draft(Mutex::new(Draft::Filling(workspace))), start, len)
+    }
+
+    fn known(memory: Memory, start: *mut u8, len: usize) -> Arc<Self> {
         let region = Arc::new(Self { memory: Native::new(memory), start, len });
         if len > COPY_MAX_BYTES {
             start.expose_provenance();
@@ -102,11 +140,34 @@ impl Region {
         match &*self.memory {
             _ if self.memory.is_foreign() => None,
             Memory::Shared(view) => Some(Ok(Changes { base: view.as_any().clone(), dirty: Vec::new() })),
-            Memory::Private(private) => {
-                Some(private.dirty_ranges().map(|dirty| Changes { base: private.base().clone(), dirty }))
-            }
+            Memory::Private(private) => Some(Changes::of(private)),
+            Memory::Draft(draft) => match &*draft.lock() {
+                Draft::Sealed(private) => Some(Changes::of(private)),
+                Draft::Filling(_) | Draft::Gone => None,
+            },
             Memory::Copy(_) => None,
         }
+    }
+}
+
+impl Region {
+    /// Makes an object of memory that was allocated in the store, if it is that, and as long as the object; `tail` are its last
+    /// bytes. Whoever holds the region sees a private picture of the object from then on, at the same place.
+    pub(crate) async fn seal(&self, len: usize, tail: &[u8], codec: Codec) -> Option<Result<AnyRef, StoreError>> {
+        let Memory::Draft(draft) = &*self.memory else { return None };
+        if self.len != len {
+            return None;
+        }
+        let workspace = Draft::take(&mut draft.lock())?;
+        let at = self.at(len - tail.len());
+        // SAFETY: the last bytes of the region's own memory, behind those that Python knows of.
+        unsafe { at.copy_from_nonoverlapping(tail.as_ptr(), tail.len()) };
+        let sealed = workspace.seal(codec).await;
+        Some(sealed.map(|private| {
+            let any = private.base().clone();
+            *draft.lock() = Draft::Sealed(private);
+            any
+        }))
     }
 }
 

@@ -3,6 +3,8 @@
 import functools
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import time
 
@@ -37,9 +39,26 @@ class Node:
     def __init__(self, directory, *options):
         self.address = f"unix://{directory}/node.sock"
         self.process = subprocess.Popen(
-            [built("dmrpc-memnode"), "--listen", self.address, *options], stdout=subprocess.PIPE, text=True
+            [built("dmrpc-memnode"), "--listen", self.address, "--listen", "tcp://127.0.0.1:0", *options],
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        assert self.process.stdout.readline(), "the node did not say that it is ready"
+        ready = self.process.stdout.readline()
+        assert ready, "the node did not say that it is ready"
+        self.tcp_address = re.search(r"tcp://[^,\s]+", ready)[0]
+
+    def pause(self):
+        """Stops the process where it is, all its threads."""
+        self.process.send_signal(signal.SIGSTOP)
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task")
+
+        def is_stopped(task):
+            return (task / "stat").read_text().rpartition(") ")[2][0] == "T"
+
+        until(lambda: all(map(is_stopped, tasks.iterdir())), "the node's threads stop")
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self):
         self.process.terminate()
@@ -60,18 +79,29 @@ def node(tmp_path):
     node.stop()
 
 
-@pytest.fixture(params=["embedded", "memnode"])
-def store(request, tmp_path):
-    """A session, with an embedded node and with a node process."""
+def session(kind, directory):
+    """A session with a node within this process, of another process on this host, or of one as if it were elsewhere."""
     pydmrpc.shutdown()
-    if request.param == "embedded":
+    if kind == "embedded":
         yield pydmrpc.init(pool="512MiB")
         pydmrpc.shutdown()
     else:
-        node = Node(tmp_path, "--pool", "512MiB", "--hugepages", "never")
-        yield pydmrpc.init(node.address)
+        node = Node(directory, "--pool", "512MiB", "--hugepages", "never")
+        yield pydmrpc.init(node.tcp_address if kind == "tcp" else node.address)
         pydmrpc.shutdown()
         node.stop()
+
+
+@pytest.fixture(params=["embedded", "memnode", "tcp"])
+def store(request, tmp_path):
+    """A session, with each kind of node."""
+    yield from session(request.param, tmp_path)
+
+
+@pytest.fixture(params=["embedded", "memnode"])
+def local_store(request, tmp_path):
+    """A session, with each kind of node on this host: for tests that move too much for a network."""
+    yield from session(request.param, tmp_path)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from pydmrpc import exceptions
 from pydmrpc._actor import ActorHandle, actor
+from pydmrpc._arrays import empty
 from pydmrpc._core import ObjectRef, get, put, redeem
 from pydmrpc._edit import Edit
 from pydmrpc._node import Context, Memory, Sharing, init, is_initialized, memory, sharing, shutdown, stats
@@ -33,6 +34,7 @@ __all__ = [
     "ObjectRef",
     "Sharing",
     "actor",
+    "empty",
     "exceptions",
     "get",
     "init",
