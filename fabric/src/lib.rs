@@ -11,4 +11,5 @@
 //! 4. The end of a peer is seen by both halves within the transport's own limits, also if it died without a word.
 //! 5. This crate knows nothing of objects.
 
+pub mod datagram;
 pub mod link;
