@@ -7,7 +7,8 @@ use bytes::Bytes;
 use dmrpc_fabric::datagram::device::Frame;
 use dmrpc_fabric::datagram::packet::{Header, SessionName};
 use dmrpc_fabric::datagram::session::{Session, Terms};
-use dmrpc_fabric::link::{Body, Destination, Incoming, LinkError, Part, Target};
+use dmrpc_fabric::datagram::{Head, News};
+use dmrpc_fabric::link::{Body, Destination, LinkError, Part, Target};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -112,12 +113,13 @@ impl End {
     }
 
     fn receive(&mut self, random: &mut Random) {
+        let mut head = Head::default();
         loop {
-            match self.session.recv().expect("the session is open") {
-                Incoming::Empty => return,
-                Incoming::Head { head, body_len } => {
+            match self.session.recv(&mut head).expect("the session is open") {
+                News::Empty => return,
+                News::Head { body_len } => {
                     let (expected, body) = self.expected.front().expect("no more messages than were sent");
-                    assert_eq!((head, body_len), (&expected[..], body.len() as u64));
+                    assert_eq!((head.bytes(), body_len), (&expected[..], body.len() as u64));
                     if body_len == 0 {
                         self.expected.pop_front();
                     } else {
@@ -125,7 +127,7 @@ impl End {
                         self.session.place(target);
                     }
                 }
-                Incoming::Body(target) => {
+                News::Body(target) => {
                     let (_, body) = self.expected.pop_front().expect("its head came before");
                     if let Target::Memory(memory) = target {
                         let memory = memory.into_any().downcast::<Memory>().expect("what was given");
@@ -269,7 +271,7 @@ fn a_peer_that_falls_silent_is_dead_and_not_waited_for() {
             session.timeout(now);
         }
         assert!(sent >= 2, "asked {sent} times");
-        assert!(matches!(session.recv(), Err(LinkError::Closed)));
+        assert!(matches!(session.recv(&mut Head::default()), Err(LinkError::Closed)));
     }
 }
 
@@ -301,10 +303,11 @@ fn hostile_datagrams_never_panic() {
             if session.datagram(step, &header, payload, Datagram(bytes)).is_err() {
                 break;
             }
+            let mut head = Head::default();
             while !unplaced {
-                match session.recv() {
-                    Ok(Incoming::Empty) | Err(_) => break,
-                    Ok(Incoming::Head { body_len, .. }) if body_len > 0 => {
+                match session.recv(&mut head) {
+                    Ok(News::Empty) | Err(_) => break,
+                    Ok(News::Head { body_len }) if body_len > 0 => {
                         unplaced = random.one_in(2);
                         if !unplaced {
                             session.place(memory(body_len, random));

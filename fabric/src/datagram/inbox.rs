@@ -11,7 +11,8 @@
 use super::device::Frame;
 use super::packet::{HEADER_BYTES, MAX_SACK_WORDS, MessagePrefix, PREFIX_BYTES};
 use super::sequence::Sequence;
-use crate::link::{Incoming, LinkError, MAX_HEAD_BYTES, Part, Target};
+use crate::link::{LinkError, MAX_HEAD_BYTES, Part, Target};
+use std::ops::Range;
 use zerocopy::FromBytes;
 
 /// An acknowledgement is held back for so many packets at most.
@@ -40,6 +41,41 @@ enum Stage {
     Filling { first: Sequence, front: usize, body: u64, target: Target },
 }
 
+/// What came.
+pub enum News {
+    /// Nothing.
+    Empty,
+    /// A message, whose head is in the [`Head`] that was given. If `body_len` is not 0 the body waits to be placed.
+    Head {
+        /// Length of the body in bytes.
+        body_len: u64,
+    },
+    /// The body of the last head is in its place, whole.
+    Body(Target),
+}
+
+/// The head of a message that came: in the buffer it came in, if that was one alone.
+pub struct Head<F> {
+    frame: Option<(F, Range<usize>)>,
+    gathered: Vec<u8>,
+}
+
+impl<F> Default for Head<F> {
+    fn default() -> Self {
+        Self { frame: None, gathered: Vec::new() }
+    }
+}
+
+impl<F: Frame> Head<F> {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.frame {
+            Some((frame, range)) => &frame.bytes()[range.clone()],
+            None => &self.gathered,
+        }
+    }
+}
+
 pub(crate) struct Inbox<F> {
     payload_bytes: usize,
     max_body_bytes: u64,
@@ -49,10 +85,8 @@ pub(crate) struct Inbox<F> {
     /// After the last packet that came in.
     end: Sequence,
     stage: Stage,
-    /// A head that is gathered, and what came of it.
-    head: Vec<u8>,
-    /// The slot at `next` was lent out by the last `recv`.
-    lent: bool,
+    /// What came of a prefix and head that are gathered.
+    front: Vec<u8>,
     /// The limit that the peer was told last.
     told: Sequence,
     /// Packets that came in since the last acknowledgement.
@@ -73,8 +107,7 @@ impl<F: Frame> Inbox<F> {
             arrived: Sequence::default(),
             end: Sequence::default(),
             stage: Stage::Idle,
-            head: Vec::new(),
-            lent: false,
+            front: Vec::new(),
             told: Sequence(window),
             owed: 0,
             newest_at: 0,
@@ -180,10 +213,10 @@ impl<F: Frame> Inbox<F> {
         self.acknowledge(now)
     }
 
-    /// Whether [`recv`](Inbox::recv) would say more than [`Incoming::Empty`].
+    /// Whether [`recv`](Inbox::recv) would say more than [`News::Empty`].
     pub(crate) fn has_news(&self) -> bool {
         match &self.stage {
-            Stage::Idle | Stage::Head { .. } => self.arrived.distance_from(self.next) > i32::from(self.lent),
+            Stage::Idle | Stage::Head { .. } => self.next != self.arrived,
             Stage::Unplaced { .. } => true,
             Stage::Filling { first, front, body, .. } => {
                 let last = first.after(fragments(*front, *body, self.payload_bytes));
@@ -198,22 +231,20 @@ impl<F: Frame> Inbox<F> {
         self.next = self.next.after(1);
     }
 
-    /// The next thing that came.
-    pub(crate) fn recv(&mut self) -> Result<Incoming<'_>, LinkError> {
-        if std::mem::take(&mut self.lent) {
-            self.pass();
-        }
+    /// The next thing that came; its head goes to `head`.
+    pub(crate) fn recv(&mut self, head: &mut Head<F>) -> Result<News, LinkError> {
         match &self.stage {
-            Stage::Idle => self.recv_first(),
-            Stage::Head { .. } => self.recv_head(),
+            Stage::Idle => self.recv_first(head),
+            Stage::Head { .. } => self.recv_head(head),
             Stage::Unplaced { .. } => panic!("a body waits to be placed"),
             Stage::Filling { .. } => self.recv_body(),
         }
     }
 
-    fn recv_first(&mut self) -> Result<Incoming<'_>, LinkError> {
+    fn recv_first(&mut self, out: &mut Head<F>) -> Result<News, LinkError> {
+        out.frame = None;
         if self.next == self.arrived {
-            return Ok(Incoming::Empty);
+            return Ok(News::Empty);
         }
         let (first, payload_bytes, max_body_bytes) = (self.next, self.payload_bytes, self.max_body_bytes);
         let Slot::Held { frame, fragment, len } = self.slot(first) else {
@@ -227,50 +258,54 @@ impl<F: Frame> Inbox<F> {
         if head > MAX_HEAD_BYTES || body > max_body_bytes {
             return Err(LinkError::Protocol("a message over the limits"));
         }
-        check_fragment(0, *fragment, payload, PREFIX_BYTES + head, body, payload_bytes)?;
         let front = PREFIX_BYTES + head;
+        check_fragment(0, *fragment, payload, front, body, payload_bytes)?;
         if front > payload.len() {
-            self.head.clear();
+            self.front.clear();
             self.stage = Stage::Head { first, head, body };
-            return self.recv_head();
+            return self.recv_head(out);
         }
-        if body == 0 {
-            self.lent = true;
-        } else {
+        if body > 0 {
+            out.gathered.clear();
+            out.gathered.extend_from_slice(&payload[PREFIX_BYTES..front]);
             self.stage = Stage::Unplaced { first, front, body };
+        } else if let Slot::Held { frame, .. } = std::mem::replace(self.slot(first), Slot::Empty) {
+            out.frame = Some((frame, HEADER_BYTES + PREFIX_BYTES..HEADER_BYTES + front));
+            self.next = first.after(1);
         }
-        let Slot::Held { frame, .. } = self.slot(first) else { unreachable!("as above") };
-        Ok(Incoming::Head { head: &frame.bytes()[HEADER_BYTES + PREFIX_BYTES..HEADER_BYTES + front], body_len: body })
+        Ok(News::Head { body_len: body })
     }
 
-    fn recv_head(&mut self) -> Result<Incoming<'_>, LinkError> {
+    fn recv_head(&mut self, out: &mut Head<F>) -> Result<News, LinkError> {
         let Stage::Head { first, head, body } = self.stage else { unreachable!("the caller looked") };
         let front = PREFIX_BYTES + head;
         while self.next != self.arrived {
             let place = self.next.distance_from(first) as u32;
-            let (payload_bytes, next) = (self.payload_bytes, self.next);
             let mask = self.slots.len() - 1;
-            let Slot::Held { frame, fragment, len } = &self.slots[next.0 as usize & mask] else {
+            let Slot::Held { frame, fragment, len } = &self.slots[self.next.0 as usize & mask] else {
                 unreachable!("fragments of a head are held")
             };
             let payload = payload(frame, usize::from(*len));
-            check_fragment(place, *fragment, payload, front, body, payload_bytes)?;
-            let missing = front - self.head.len();
-            self.head.extend_from_slice(&payload[..payload.len().min(missing)]);
-            let whole = self.head.len() == front;
+            check_fragment(place, *fragment, payload, front, body, self.payload_bytes)?;
+            let missing = front - self.front.len();
+            self.front.extend_from_slice(&payload[..payload.len().min(missing)]);
+            let whole = self.front.len() == front;
             // The fragment in which the head ends may bring the first bytes of the body, and stays.
             if !(whole && body > 0) {
                 self.pass();
             }
             if whole {
+                out.frame = None;
+                out.gathered.clear();
+                out.gathered.extend_from_slice(&self.front[PREFIX_BYTES..]);
                 self.stage = if body == 0 { Stage::Idle } else { Stage::Unplaced { first, front, body } };
-                return Ok(Incoming::Head { head: &self.head[PREFIX_BYTES..], body_len: body });
+                return Ok(News::Head { body_len: body });
             }
         }
-        Ok(Incoming::Empty)
+        Ok(News::Empty)
     }
 
-    fn recv_body(&mut self) -> Result<Incoming<'_>, LinkError> {
+    fn recv_body(&mut self) -> Result<News, LinkError> {
         let Stage::Filling { first, front, body, .. } = self.stage else { unreachable!("the caller looked") };
         let last = first.after(fragments(front, body, self.payload_bytes));
         while self.next != self.arrived && self.next != last {
@@ -278,12 +313,12 @@ impl<F: Frame> Inbox<F> {
             self.pass();
         }
         if self.next != last {
-            return Ok(Incoming::Empty);
+            return Ok(News::Empty);
         }
         let Stage::Filling { target, .. } = std::mem::replace(&mut self.stage, Stage::Idle) else {
             unreachable!("it was a moment ago")
         };
-        Ok(Incoming::Body(target))
+        Ok(News::Body(target))
     }
 
     /// Says where the body goes, and moves there what came of it.

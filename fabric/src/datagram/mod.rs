@@ -26,4 +26,5 @@ mod inbox;
 mod outbox;
 mod rtt;
 
+pub use inbox::{Head, News};
 pub use outbox::{Piece, Pieces};

@@ -9,12 +9,12 @@
 
 use super::congestion::Congestion;
 use super::device::Frame;
-use super::inbox::Inbox;
+use super::inbox::{Head, Inbox, News};
 use super::outbox::{Outbox, Piece, Pieces};
 use super::packet::{HEADER_BYTES, Header, Kind, SessionName};
 use super::rtt::Rtt;
 use super::sequence::Sequence;
-use crate::link::{Body, Incoming, LinkError, Target};
+use crate::link::{Body, LinkError, Target};
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -160,12 +160,12 @@ impl<F: Frame> Session<F> {
         }
     }
 
-    /// Whether [`recv`](Session::recv) would say more than [`Incoming::Empty`].
+    /// Whether [`recv`](Session::recv) would say more than [`News::Empty`].
     pub(crate) fn has_news(&self) -> bool {
         self.end.is_some() || self.inbox.has_news()
     }
 
-    /// The next thing that came, as [`Receiver::recv`](crate::link::Receiver::recv) has it.
+    /// The next thing that came; if it is a head, its bytes go to `head`.
     ///
     /// # Errors
     ///
@@ -175,15 +175,15 @@ impl<F: Frame> Session<F> {
     /// # Panics
     ///
     /// If a body waits to be placed.
-    pub fn recv(&mut self) -> Result<Incoming<'_>, LinkError> {
+    pub fn recv(&mut self, head: &mut Head<F>) -> Result<News, LinkError> {
         if self.end.is_some() && !self.inbox.has_news() {
             return Err(LinkError::Closed);
         }
-        let Self { inbox, end, farewell, .. } = self;
-        inbox.recv().inspect_err(|_| {
-            end.get_or_insert(End::Ours);
-            *farewell = true;
-        })
+        let result = self.inbox.recv(head);
+        if result.is_err() {
+            self.abort(End::Ours);
+        }
+        result
     }
 
     /// Says where the body goes whose head was just received.
