@@ -16,7 +16,8 @@ pub type Body = SmallVec<[Bytes; 2]>;
 ///
 /// # Safety
 ///
-/// The parts must be valid for writes, and touched by nobody else, for as long as the value lives, wherever it moves.
+/// The parts must be initialized, valid for writes, and touched by nobody else, for as long as the value lives, wherever it
+/// moves.
 pub unsafe trait Destination: Any + Send {
     /// Where the body goes, in order. Always the same parts; together exactly as long as the body.
     fn parts(&self) -> &[Part];
@@ -75,6 +76,9 @@ pub struct Interest<'a> {
 pub type Interests<'a> = SmallVec<[Interest<'a>; 2]>;
 
 /// The half of a link that sends.
+///
+/// Dropping it flushes once more and ends its direction: the peer receives all that was flushed, then
+/// [`LinkError::Closed`]. The other direction goes on.
 pub trait Sender: Send {
     /// Takes a message to be sent, if there is room for it; the head is copied, the body is not.
     ///
@@ -93,7 +97,8 @@ pub trait Sender: Send {
     /// [`LinkError`] if the link has ended.
     fn flush(&mut self) -> Result<bool, LinkError>;
 
-    /// What to wait on when `try_send` said `Full` or `flush` said `false`. The same descriptors for the life of the link.
+    /// What to wait on when `flush` said `false`; a `flush` that said so has asked for the wake-up. The same descriptors for
+    /// the life of the link, and none of them is also the receiver's, so that both halves fit into one epoll set.
     fn interests(&self) -> Interests<'_>;
 
     /// Passes a descriptor, under a number that messages sent from now on may refer to.
@@ -108,6 +113,9 @@ pub trait Sender: Send {
 }
 
 /// The half of a link that receives.
+///
+/// Dropping it ends the link for those who send to it: the peer's sender says [`LinkError::Closed`] from then on (as may
+/// the sender beside it, so drop both halves together).
 pub trait Receiver: Send {
     /// The next thing that came.
     ///
@@ -122,6 +130,17 @@ pub trait Receiver: Send {
     ///
     /// If a body waits to be placed.
     fn recv(&mut self) -> Result<Incoming<'_>, LinkError>;
+
+    /// The head that was received last, once more: for callers that cannot keep the borrow of [`recv`](Receiver::recv). Empty
+    /// before the first.
+    fn head(&self) -> &[u8];
+
+    /// Burns up to `budget` of processor time until there is something to receive, if the transport can tell without the
+    /// operating system. Call it before [`recv`](Receiver::recv): it takes back a wake-up that was asked for and not yet
+    /// given, so that neither side makes a system call.
+    fn spin(&mut self, budget: std::time::Duration) {
+        let _ = budget;
+    }
 
     /// Says where the body goes whose head was just received.
     ///
@@ -200,6 +219,9 @@ pub enum LinkError {
     /// The transport can't do that.
     #[error("this link does not support {0}")]
     Unsupported(&'static str),
+    /// The peer is there and does not want us, or we it.
+    #[error("refused: {0}")]
+    Refused(&'static str),
     /// It took longer than it may.
     #[error("nothing within {0:?}")]
     Deadline(std::time::Duration),
@@ -219,4 +241,10 @@ pub enum LinkError {
         /// What it said.
         source: std::io::Error,
     },
+}
+
+impl LinkError {
+    pub(crate) fn io(doing: &'static str, source: impl Into<std::io::Error>) -> Self {
+        Self::Io { doing, source: source.into() }
+    }
 }

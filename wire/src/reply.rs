@@ -341,10 +341,14 @@ impl<'a> Reply<'a> {
         let op = ReplyOp::from_wire(raw.op.get()).ok_or(Malformed("unknown answer"))?;
         let status = Status::from_wire(raw.status.get()).ok_or(Malformed("unknown status"))?;
         let count = raw.count.get() as usize;
+        let has_entries = matches!(op, ReplyOp::Leased | ReplyOp::Held | ReplyOp::Resolved | ReplyOp::Freed);
+        if count != 0 && !has_entries {
+            return Err(Malformed("answer head with unknown parts"));
+        }
         let reply = match op {
             ReplyOp::Welcome => Reply::Welcome(reader.take::<RawWelcome>()?.into()),
             ReplyOp::Leased => {
-                let segment = reader.take::<RawSegment>()?.info();
+                let segment = reader.take::<RawSegment>()?.info()?;
                 Reply::Leased(Leased { segment, slots: reader.take_slice(count)? })
             }
             ReplyOp::Done => Reply::Done,
@@ -356,7 +360,7 @@ impl<'a> Reply<'a> {
             ReplyOp::Data => Reply::Data,
             ReplyOp::Stats => Reply::Stats(reader.take()?),
             ReplyOp::SegmentInfo => {
-                Reply::SegmentInfo(reader.take::<RawSegment>()?.info().ok_or(Malformed("no segment"))?)
+                Reply::SegmentInfo(reader.take::<RawSegment>()?.info()?.ok_or(Malformed("no segment"))?)
             }
             ReplyOp::Freed => {
                 let slots = reader.take::<U32>()?.get() as usize;
@@ -414,11 +418,12 @@ impl From<Option<SegmentInfo>> for RawSegment {
 
 impl RawSegment {
     /// `None` for the number that stands for no segment.
-    fn info(&self) -> Option<SegmentInfo> {
-        (self.segment.get() != u32::MAX).then(|| SegmentInfo {
-            segment: self.segment.get(),
-            pages: self.pages.get(),
-            file_offset: self.file_offset.get(),
-        })
+    fn info(&self) -> Result<Option<SegmentInfo>, Malformed> {
+        let Self { segment, pages, file_offset } = *self;
+        match (segment.get(), pages.get(), file_offset.get()) {
+            (u32::MAX, 0, 0) => Ok(None),
+            (u32::MAX, ..) => Err(Malformed("no segment, of some size")),
+            (segment, pages, file_offset) => Ok(Some(SegmentInfo { segment, pages, file_offset })),
+        }
     }
 }

@@ -1,0 +1,122 @@
+# Everything that a person or CI runs. `make` alone says what there is.
+#
+# Needs a Rust toolchain, Python 3.11 or later and make; the rest it installs, inside this folder.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+TOOLS := target/tools
+export PATH := $(CURDIR)/$(VENV)/bin:$(CURDIR)/$(TOOLS)/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Extra arguments of the programs, as in `make demo DEMO_ARGS="--images ~/photos"`.
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+FUZZ_SECONDS ?= 300
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+# --- What people start from ---------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: ## The main job: seven tiers of processes pass photographs by value and by reference
+	cargo run --locked --release -p img_transcode -- $(DEMO_ARGS)
+
+.PHONY: bench
+bench: ## Every layer against the bare machine, as one table; figures also in out/bench.json
+	@mkdir -p out
+	cargo run --locked --release -p dmrpc-bench -- --json out/bench.json $(BENCH_ARGS)
+
+.PHONY: python
+python: $(VENV)/ready ## The Python package, built and installed into .venv
+	maturin develop --locked --quiet --manifest-path pydmrpc/Cargo.toml
+
+# --- Tests --------------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: test-rust test-loom test-fuzz test-python ## Every test
+
+.PHONY: test-rust
+test-rust: $(VENV)/ready ## Unit, property, simulation, conformance and process tests, and the examples in the documentation
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		set -x; cargo nextest run --locked --workspace; \
+	else \
+		set -x; cargo test --locked --workspace --lib --bins --tests; \
+	fi
+	cargo test --locked --workspace --doc
+
+.PHONY: test-loom
+test-loom: ## Every interleaving of rings and doorbell
+
+.PHONY: test-fuzz
+test-fuzz: ## A short run of each fuzz target
+	fuzz/run 2
+
+.PHONY: test-python
+test-python: python ## The Python package against a real memory node
+	python -m pytest pydmrpc
+
+.PHONY: fuzz
+fuzz: ## A long run of each fuzz target: FUZZ_SECONDS each
+	fuzz/run $(FUZZ_SECONDS)
+
+.PHONY: miri
+miri: ## What has no system calls, under Miri; needs a nightly toolchain with that component
+	@if ! cargo +nightly miri --version >/dev/null 2>&1; then \
+		echo "miri: no nightly toolchain with the miri component here: rustup toolchain install nightly -c miri,rust-src" >&2; \
+		exit 1; \
+	fi
+	cargo +nightly miri test --target-dir target/miri -p dmrpc-pages -p dmrpc-wire
+
+# --- Checks -------------------------------------------------------------------------------------------------------------
+
+.PHONY: check
+check: format clippy docs deny test ## What CI asks of a change: formatting, lints, documentation, licences, tests
+
+.PHONY: format
+format:
+	cargo fmt --all --check
+
+.PHONY: clippy
+clippy:
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: docs
+docs:
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+
+# The database of advisories is fetched anew where it can be reached; elsewhere the rest is checked all the same.
+.PHONY: deny
+deny: $(VENV)/ready
+	@command -v cargo-deny >/dev/null || { set -x; cargo install --locked --quiet --root $(TOOLS) cargo-deny; }
+	cargo deny --locked check --hide-inclusion-graph licenses bans sources
+	@if cargo deny --locked fetch db >target/advisory-fetch.log 2>&1; then \
+		set -x; cargo deny --locked check --disable-fetch advisories; \
+	else \
+		echo "deny: the advisory database can't be reached from here: advisories NOT checked (target/advisory-fetch.log)"; \
+	fi
+
+# --- Set-up -------------------------------------------------------------------------------------------------------------
+
+# Cargo's helpers are optional here: whoever needs one has another way.
+$(VENV)/ready: requirements/python.txt requirements/tools.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11: say which one to use with make PYTHON=..." >&2; exit 1; }
+	@# Debian leaves ensurepip to python3-venv; a pip that is there already will do instead.
+	@$(PYTHON) -m venv $(VENV) >/dev/null || { $(PYTHON) -m venv --without-pip $(VENV) && \
+		$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet pip; } || \
+		{ echo "setup: this Python has neither ensurepip nor pip: install python3-venv" >&2; exit 1; }
+	$(VENV)/bin/python -m pip install --quiet -r requirements/python.txt
+	$(VENV)/bin/python -m pip install --quiet --only-binary :all: -r requirements/tools.txt || \
+		echo "setup: no wheels of cargo's helpers for this machine"
+	@touch $@
+
+.PHONY: clean
+clean: ## Removes all that was built, installed or written here
+	rm -rf target $(VENV) out
