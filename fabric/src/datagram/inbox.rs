@@ -9,7 +9,7 @@
 //! 4. Heads are limited, bodies are limited, and a fragment has just the length that its message gives it.
 
 use super::device::Frame;
-use super::packet::{HEADER_BYTES, MAX_SACK_WORDS, MessagePrefix, PREFIX_BYTES};
+use super::packet::{END_OF_MESSAGES, HEADER_BYTES, MAX_SACK_WORDS, MessagePrefix, PREFIX_BYTES};
 use super::sequence::Sequence;
 use crate::link::{LinkError, MAX_HEAD_BYTES, Part, Target};
 use std::ops::Range;
@@ -33,6 +33,8 @@ enum Slot<F> {
 enum Stage {
     /// Between messages.
     Idle,
+    /// There are no more messages.
+    Ended,
     /// The head is longer than a fragment, and is gathered.
     Head { first: Sequence, head: usize, body: u64 },
     /// The body waits to be placed.
@@ -217,12 +219,18 @@ impl<F: Frame> Inbox<F> {
     pub(crate) fn has_news(&self) -> bool {
         match &self.stage {
             Stage::Idle | Stage::Head { .. } => self.next != self.arrived,
+            Stage::Ended => true,
             Stage::Unplaced { .. } => true,
             Stage::Filling { first, front, body, .. } => {
                 let last = first.after(fragments(*front, *body, self.payload_bytes));
                 !self.arrived.is_before(last)
             }
         }
+    }
+
+    /// Whether the peer said that there are no more messages.
+    pub(crate) fn is_ended(&self) -> bool {
+        matches!(self.stage, Stage::Ended)
     }
 
     /// Gives the slot at `next` back.
@@ -235,6 +243,7 @@ impl<F: Frame> Inbox<F> {
     pub(crate) fn recv(&mut self, head: &mut Head<F>) -> Result<News, LinkError> {
         match &self.stage {
             Stage::Idle => self.recv_first(head),
+            Stage::Ended => Err(LinkError::Closed),
             Stage::Head { .. } => self.recv_head(head),
             Stage::Unplaced { .. } => panic!("a body waits to be placed"),
             Stage::Filling { .. } => self.recv_body(),
@@ -255,6 +264,11 @@ impl<F: Frame> Inbox<F> {
             return Err(LinkError::Protocol("a first fragment without a prefix"));
         };
         let (head, body) = (prefix.head.get() as usize, prefix.body.get());
+        if prefix.head.get() == END_OF_MESSAGES {
+            self.pass();
+            self.stage = Stage::Ended;
+            return Err(LinkError::Closed);
+        }
         if head > MAX_HEAD_BYTES || body > max_body_bytes {
             return Err(LinkError::Protocol("a message over the limits"));
         }

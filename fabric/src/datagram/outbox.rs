@@ -9,7 +9,7 @@
 //! 2. A body is let go when the last fragment of its message is acknowledged, and not before.
 //! 3. `under_way` counts the packets in state [`State::UnderWay`], `lost` lists those in state [`State::Lost`].
 
-use super::packet::{MessagePrefix, PREFIX_BYTES};
+use super::packet::{END_OF_MESSAGES, MessagePrefix, PREFIX_BYTES};
 use super::sequence::Sequence;
 use crate::link::Body;
 use bytes::Bytes;
@@ -131,10 +131,22 @@ impl Outbox {
         front.extend_from_slice(prefix.as_bytes());
         front.extend_from_slice(head);
         let fragments = u32::try_from(fragments).expect("the session limits bodies to what packet numbers reach");
-        self.messages.push_back(Message { first: self.end, fragments, front, body, stream_bytes });
-        self.end = self.end.after(fragments);
-        self.queued_bytes += stream_bytes;
+        self.append(Message { first: self.end, fragments, front, body, stream_bytes });
         Ok(())
+    }
+
+    /// Says after all messages that there are no more.
+    pub(crate) fn push_end(&mut self) {
+        let prefix = MessagePrefix { head: END_OF_MESSAGES.into(), body: 0.into() };
+        let front = SmallVec::from_slice(prefix.as_bytes());
+        let stream_bytes = PREFIX_BYTES as u64;
+        self.append(Message { first: self.end, fragments: 1, front, body: Body::new(), stream_bytes });
+    }
+
+    fn append(&mut self, message: Message) {
+        self.end = self.end.after(message.fragments);
+        self.queued_bytes += message.stream_bytes;
+        self.messages.push_back(message);
     }
 
     /// Whether all has been sent and acknowledged.
@@ -356,7 +368,9 @@ mod tests {
 
     #[test]
     fn invariant_2_a_body_is_let_go_with_its_last_fragment() {
-        struct Owner(std::sync::Arc<()>);
+        struct Owner {
+            _alive: std::sync::Arc<()>,
+        }
         impl AsRef<[u8]> for Owner {
             fn as_ref(&self) -> &[u8] {
                 &[7; 250]
@@ -364,7 +378,7 @@ mod tests {
         }
         let alive = std::sync::Arc::new(());
         let mut outbox = outbox();
-        outbox.push(b"", smallvec![Bytes::from_owner(Owner(alive.clone()))]).expect("room");
+        outbox.push(b"", smallvec![Bytes::from_owner(Owner { _alive: alive.clone() })]).expect("room");
         assert_eq!(send_all(&mut outbox, 0).len(), 3);
         // The second and third are there, the first is not.
         outbox.acknowledge(5, Sequence(0), [0b11].into_iter()).expect("honest");

@@ -128,6 +128,9 @@ pub struct MessagePrefix {
     pub body: U64,
 }
 
+/// [`MessagePrefix::head`] of the last message, which says that there are no more.
+pub const END_OF_MESSAGES: u32 = u32::MAX;
+
 /// Bytes of a [`MessagePrefix`].
 pub const PREFIX_BYTES: usize = 12;
 const _: () = assert!(size_of::<MessagePrefix>() == PREFIX_BYTES);

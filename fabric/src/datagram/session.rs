@@ -84,7 +84,8 @@ pub struct Session<F> {
     force: bool,
     /// A probe is to be sent.
     probe: bool,
-    closing: bool,
+    /// This end has no more messages.
+    finished: bool,
     end: Option<End>,
     /// A goodbye is to be sent.
     farewell: bool,
@@ -110,7 +111,7 @@ impl<F: Frame> Session<F> {
             acknowledge_at: None,
             force: false,
             probe: false,
-            closing: false,
+            finished: false,
             end: None,
             farewell: false,
             words: Vec::new(),
@@ -147,9 +148,11 @@ impl<F: Frame> Session<F> {
         self.outbox.is_empty()
     }
 
-    /// Ends the session, once what was taken has arrived.
-    pub fn close(&mut self) {
-        self.closing = true;
+    /// Says after all that was taken that there is no more. The session ends when both ends have said so.
+    pub fn finish(&mut self) {
+        if !std::mem::replace(&mut self.finished, true) {
+            self.outbox.push_end();
+        }
     }
 
     /// Ends the session at once.
@@ -180,7 +183,7 @@ impl<F: Frame> Session<F> {
             return Err(LinkError::Closed);
         }
         let result = self.inbox.recv(head);
-        if result.is_err() {
+        if let Err(LinkError::Protocol(_)) = result {
             self.abort(End::Ours);
         }
         result
@@ -278,7 +281,7 @@ impl<F: Frame> Session<F> {
 
     /// The next datagram to be sent now, if any. What it returns counts as sent.
     pub fn transmit(&mut self, now: u64) -> Option<Transmit<'_>> {
-        if self.end.is_none() && self.closing && self.outbox.is_empty() {
+        if self.end.is_none() && self.finished && self.inbox.is_ended() && self.outbox.is_empty() {
             self.abort(End::Ours);
         }
         if self.end.is_some() {
