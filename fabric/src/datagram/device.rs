@@ -6,17 +6,17 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 /// A datagram that came in, in the buffer it came in. Dropping it gives the buffer back to the device.
-pub trait Frame: Send {
+pub trait Frame: Send + 'static {
     /// The whole datagram, without the headers of the layers below.
     fn bytes(&self) -> &[u8];
 }
 
 /// Carries datagrams, unreliably. Never blocks.
-pub trait Device: Send {
+pub trait Device: Send + 'static {
     /// A datagram that came in.
     type Frame: Frame;
     /// Where a peer is.
-    type Place: Clone + Debug + Eq + Hash + Send;
+    type Place: Clone + Debug + Eq + Hash + Send + 'static;
 
     /// The longest datagram, in bytes.
     fn datagram_bytes(&self) -> usize;

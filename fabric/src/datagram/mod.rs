@@ -9,7 +9,10 @@
 //! | `rtt.rs` | how long a round trip takes |
 //! | `congestion.rs` | how many packets may be under way |
 //! | `session.rs` | one link, as a state machine |
+//! | `endpoint.rs` | all sessions over one device |
 //! | `device.rs` | what carries datagrams |
+//! | `udp.rs` | a UDP socket as a device |
+//! | `links.rs` | sessions as links, and the listener |
 //!
 //! The ideas are those of eRPC (Kalia, Kaminsky, Andersen: *Datacenter RPCs can be General and Fast*, NSDI 2019): no
 //! acknowledgement of its own where an answer can carry it, a window that the receiver grants, congestion control that costs
@@ -17,9 +20,12 @@
 //! a lost packet is sent again alone, as soon as three later ones overtook it or after a multiple of the measured round trip.
 
 pub mod device;
+pub mod endpoint;
+pub mod links;
 pub mod packet;
 pub mod sequence;
 pub mod session;
+pub mod udp;
 
 mod congestion;
 mod inbox;

@@ -149,6 +149,11 @@ impl Outbox {
         self.messages.push_back(message);
     }
 
+    /// Whether less than half of what may wait does.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queued_bytes <= self.max_queued_bytes / 2
+    }
+
     /// Whether all has been sent and acknowledged.
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()

@@ -86,6 +86,8 @@ pub struct Session<F> {
     probe: bool,
     /// This end has no more messages.
     finished: bool,
+    /// This end reads no more messages.
+    unread: bool,
     end: Option<End>,
     /// A goodbye is to be sent.
     farewell: bool,
@@ -112,6 +114,7 @@ impl<F: Frame> Session<F> {
             force: false,
             probe: false,
             finished: false,
+            unread: false,
             end: None,
             farewell: false,
             words: Vec::new(),
@@ -122,6 +125,16 @@ impl<F: Frame> Session<F> {
     /// How the peer calls the session.
     pub fn to(&self) -> SessionName {
         self.to
+    }
+
+    /// What both ends agreed on.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Whether all that was taken was sent, and as much again would be taken now.
+    pub fn has_room(&self) -> bool {
+        !self.outbox.wants_to_send() && self.outbox.has_room()
     }
 
     /// The smoothed round trip, in nanoseconds.
@@ -153,6 +166,11 @@ impl<F: Frame> Session<F> {
         if !std::mem::replace(&mut self.finished, true) {
             self.outbox.push_end();
         }
+    }
+
+    /// Nobody reads here any more: the session ends as soon as what was taken has arrived.
+    pub fn stop_reading(&mut self) {
+        self.unread = true;
     }
 
     /// Ends the session at once.
@@ -281,7 +299,7 @@ impl<F: Frame> Session<F> {
 
     /// The next datagram to be sent now, if any. What it returns counts as sent.
     pub fn transmit(&mut self, now: u64) -> Option<Transmit<'_>> {
-        if self.end.is_none() && self.finished && self.inbox.is_ended() && self.outbox.is_empty() {
+        if self.end.is_none() && self.outbox.is_empty() && (self.unread || self.finished && self.inbox.is_ended()) {
             self.abort(End::Ours);
         }
         if self.end.is_some() {

@@ -1,0 +1,451 @@
+//! Sessions as [`Link`]s, and the listener that accepts them.
+//!
+//! An endpoint has no thread. Whoever has something to do turns it: a sender when it flushes, a receiver when it finds nothing;
+//! and while all sleep, whoever waits on the device and the timer. That is the listener for the links that it accepted, so it
+//! must be kept and asked as long as they live, and the receiver for a link that was connected. A listener or a link that is
+//! dropped with something unsent leaves a thread behind that sends it, and goes when all is done or the peer is silent.
+
+use super::device::Device;
+use super::endpoint::{Endpoint, EndpointOptions, SessionKey, Sleeper, Standing};
+use super::{Head, News};
+use crate::link::{Body, Incoming, Interest, Interests, Link, LinkError, MAX_HEAD_BYTES, Peer, Receiver, Sender};
+use crate::link::{Target, TrySendError};
+use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use rustix::time::{timerfd_create, timerfd_settime};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a device is looked at that can't be waited on, while nobody spins on it.
+const POLL_INTERVAL_NS: u64 = 50_000;
+
+/// Says where a device's peer is, for people and for access checks.
+pub trait PlaceOfPeer {
+    /// The peer.
+    fn peer(&self) -> Peer;
+}
+
+impl PlaceOfPeer for std::net::SocketAddr {
+    fn peer(&self) -> Peer {
+        Peer::Remote(*self)
+    }
+}
+
+/// An eventfd that one half sleeps on.
+struct Doorbell {
+    fd: Arc<OwnedFd>,
+    rung: bool,
+}
+
+impl Doorbell {
+    fn new() -> Result<Self, LinkError> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| LinkError::io("making an eventfd", error))?;
+        Ok(Self { fd: Arc::new(fd), rung: false })
+    }
+
+    fn ring(&mut self) {
+        if !std::mem::replace(&mut self.rung, true) {
+            // It can only fail when the counter is full, and then it is readable anyhow.
+            let _ = rustix::io::write(&*self.fd, &1u64.to_ne_bytes());
+        }
+    }
+
+    fn silence(&mut self) {
+        if std::mem::take(&mut self.rung) {
+            let _ = rustix::io::read(&*self.fd, &mut [0u8; 8]);
+        }
+    }
+}
+
+struct Doorbells {
+    receiver: Doorbell,
+    sender: Doorbell,
+}
+
+struct Turning<D: Device> {
+    endpoint: Endpoint<D>,
+    doorbells: HashMap<SessionKey, Doorbells>,
+    /// When the timer goes off.
+    armed: u64,
+}
+
+/// An endpoint that several halves share.
+struct Shared<D: Device> {
+    turning: Mutex<Turning<D>>,
+    /// The device's own descriptors, again: these can be lent without the lock.
+    device: Vec<OwnedFd>,
+    timer: OwnedFd,
+    start: Instant,
+}
+
+impl<D: Device> Turning<D> {
+    /// Moves everything on.
+    fn turn(&mut self, now: u64) -> Result<(), LinkError> {
+        self.endpoint.poll(now)?;
+        self.wake();
+        Ok(())
+    }
+
+    fn wake(&mut self) {
+        for (key, sleeper) in self.endpoint.take_awake() {
+            if let Some(doorbells) = self.doorbells.get_mut(&key) {
+                match sleeper {
+                    Sleeper::Receiver => doorbells.receiver.ring(),
+                    Sleeper::Sender => doorbells.sender.ring(),
+                }
+            }
+        }
+    }
+}
+
+impl<D: Device> Shared<D> {
+    fn new(device: D, options: EndpointOptions) -> Result<Arc<Self>, LinkError> {
+        let fds: Result<Vec<OwnedFd>, _> =
+            device.interests().iter().map(|interest| interest.fd.try_clone_to_owned()).collect();
+        let fds = fds.map_err(|error| LinkError::io("duplicating a descriptor", error))?;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
+            .map_err(|error| LinkError::io("making a timer", error))?;
+        let endpoint = Endpoint::new(device, options, Box::new(random));
+        Ok(Arc::new(Self {
+            turning: Mutex::new(Turning { endpoint, doorbells: HashMap::new(), armed: u64::MAX }),
+            device: fds,
+            timer,
+            start: Instant::now(),
+        }))
+    }
+
+    /// Nanoseconds since the endpoint was made.
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    /// Sets the timer to when the endpoint must be turned next.
+    fn arm(&self, turning: &mut Turning<D>, now: u64) -> Result<(), LinkError> {
+        let mut due = turning.endpoint.next_timeout().unwrap_or(u64::MAX);
+        if self.device.is_empty() {
+            due = due.min(now + POLL_INTERVAL_NS);
+        }
+        if due < turning.armed || turning.armed <= now {
+            turning.armed = due;
+            let wait = if due == u64::MAX { 0 } else { due.saturating_sub(now).max(1) };
+            let value = Timespec { tv_sec: (wait / 1_000_000_000) as i64, tv_nsec: (wait % 1_000_000_000) as i64 };
+            let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+            timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec)
+                .map_err(|error| LinkError::io("setting a timer", error))?;
+        }
+        Ok(())
+    }
+
+    /// What to wait on until the endpoint must be turned.
+    fn interests(&self) -> Interests<'_> {
+        let fds = self.device.iter().chain([&self.timer]);
+        fds.map(|fd| Interest { fd: fd.as_fd(), writable: false }).collect()
+    }
+
+    /// Turns once and waits until it is time for the next turn, for at most `limit`.
+    fn turn_and_wait(&self, limit: Duration) -> Result<(), LinkError> {
+        {
+            let turning = &mut *self.turning.lock();
+            let now = self.now();
+            turning.turn(now)?;
+            self.arm(turning, now)?;
+        }
+        let interests = self.interests();
+        let mut fds: Vec<PollFd<'_>> =
+            interests.iter().map(|interest| PollFd::from_borrowed_fd(interest.fd, PollFlags::IN)).collect();
+        let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
+        match poll(&mut fds, Some(&limit)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(LinkError::io("waiting for datagrams", error)),
+        }
+    }
+
+    fn link(self: &Arc<Self>, key: SessionKey, turns: bool) -> Result<Link, LinkError>
+    where
+        D::Place: PlaceOfPeer,
+    {
+        let doorbells = Doorbells { receiver: Doorbell::new()?, sender: Doorbell::new()? };
+        let (receiver_fd, sender_fd) = (doorbells.receiver.fd.clone(), doorbells.sender.fd.clone());
+        let turning = &mut *self.turning.lock();
+        turning.doorbells.insert(key, doorbells);
+        let peer = turning.endpoint.place(key).peer();
+        let handle = Arc::new(Handle { shared: self.clone(), key, turns });
+        Ok(Link {
+            sender: Box::new(DatagramSender { handle: handle.clone(), doorbell: sender_fd }),
+            receiver: Box::new(DatagramReceiver { handle, doorbell: receiver_fd, head: Head::default() }),
+            peer,
+        })
+    }
+}
+
+/// 64 bits that no peer can foresee.
+fn random() -> u64 {
+    let mut bytes = [0u8; 8];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    assert_eq!(filled, Ok(8), "the kernel gives a few random bytes at any time");
+    u64::from_ne_bytes(bytes)
+}
+
+/// Sends what is left, then lets the endpoint go.
+fn linger<D: Device>(shared: Arc<Shared<D>>) {
+    let turning = &mut *shared.turning.lock();
+    let _ = turning.turn(shared.now());
+    if turning.endpoint.is_idle() {
+        return;
+    }
+    let shared = shared.clone();
+    // Without a thread what was not yet acknowledged may be lost, as it is when the process ends.
+    let _ = std::thread::Builder::new().name("dmrpc-linger".into()).spawn(move || {
+        while !shared.turning.lock().endpoint.is_idle() {
+            if shared.turn_and_wait(Duration::from_secs(1)).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+/// A session that a link stands for, until both halves are gone.
+struct Handle<D: Device> {
+    shared: Arc<Shared<D>>,
+    key: SessionKey,
+    /// Whether the link's receiver turns the endpoint, rather than a listener.
+    turns: bool,
+}
+
+impl<D: Device> Drop for Handle<D> {
+    fn drop(&mut self) {
+        {
+            let turning = &mut *self.shared.turning.lock();
+            turning.doorbells.remove(&self.key);
+            turning.endpoint.abandon(self.key);
+            let _ = turning.turn(self.shared.now());
+        }
+        if self.turns {
+            linger(self.shared.clone());
+        }
+    }
+}
+
+struct DatagramSender<D: Device> {
+    handle: Arc<Handle<D>>,
+    doorbell: Arc<OwnedFd>,
+}
+
+impl<D: Device> Sender for DatagramSender<D> {
+    fn try_send(&mut self, head: &[u8], body: Body) -> Result<(), TrySendError> {
+        let turning = &mut *self.handle.shared.turning.lock();
+        let open = turning.endpoint.standing(self.handle.key) == Standing::Open;
+        let session = turning.endpoint.session(self.handle.key)?;
+        if !open {
+            return Err(LinkError::Closed.into());
+        }
+        let len: u64 = body.iter().map(|piece| piece.len() as u64).sum();
+        for (what, len, limit) in
+            [("a head", head.len() as u64, MAX_HEAD_BYTES as u64), ("a body", len, session.terms().max_body_bytes)]
+        {
+            if len > limit {
+                return Err(LinkError::TooLarge { what, len, limit }.into());
+            }
+        }
+        session.push(head, body).map_err(TrySendError::Full)
+    }
+
+    fn flush(&mut self) -> Result<bool, LinkError> {
+        let shared = &self.handle.shared;
+        let turning = &mut *shared.turning.lock();
+        let now = shared.now();
+        turning.endpoint.transmit(now)?;
+        if turning.endpoint.standing(self.handle.key) != Standing::Open {
+            return Err(LinkError::Closed);
+        }
+        if turning.endpoint.session(self.handle.key)?.has_room() {
+            return Ok(true);
+        }
+        turning.turn(now)?;
+        if let Some(doorbells) = turning.doorbells.get_mut(&self.handle.key) {
+            doorbells.sender.silence();
+        }
+        let sleeps = turning.endpoint.sleep(self.handle.key, Sleeper::Sender);
+        turning.wake();
+        shared.arm(turning, now)?;
+        Ok(!sleeps)
+    }
+
+    fn interests(&self) -> Interests<'_> {
+        Interests::from_iter([Interest { fd: self.doorbell.as_fd(), writable: false }])
+    }
+}
+
+impl<D: Device> Drop for DatagramSender<D> {
+    fn drop(&mut self) {
+        let turning = &mut *self.handle.shared.turning.lock();
+        if let Ok(session) = turning.endpoint.session(self.handle.key) {
+            session.finish();
+        }
+        let _ = turning.turn(self.handle.shared.now());
+    }
+}
+
+struct DatagramReceiver<D: Device> {
+    handle: Arc<Handle<D>>,
+    doorbell: Arc<OwnedFd>,
+    head: Head<D::Frame>,
+}
+
+impl<D: Device> Receiver for DatagramReceiver<D> {
+    fn recv(&mut self) -> Result<Incoming<'_>, LinkError> {
+        let shared = &self.handle.shared;
+        let key = self.handle.key;
+        let mut turned = false;
+        let turning = &mut *shared.turning.lock();
+        loop {
+            match turning.endpoint.session(key)?.recv(&mut self.head)? {
+                News::Head { body_len } => return Ok(Incoming::Head { head: self.head.bytes(), body_len }),
+                News::Body(target) => return Ok(Incoming::Body(target)),
+                News::Empty if !turned => {
+                    turned = true;
+                    turning.turn(shared.now())?;
+                }
+                News::Empty => {
+                    if let Some(doorbells) = turning.doorbells.get_mut(&key) {
+                        doorbells.receiver.silence();
+                    }
+                    let sleeps = turning.endpoint.sleep(key, Sleeper::Receiver);
+                    turning.wake();
+                    if sleeps {
+                        shared.arm(turning, shared.now())?;
+                        return Ok(Incoming::Empty);
+                    }
+                }
+            }
+        }
+    }
+
+    fn head(&self) -> &[u8] {
+        self.head.bytes()
+    }
+
+    fn spin(&mut self, budget: Duration) {
+        let shared = &self.handle.shared;
+        let end = Instant::now() + budget;
+        loop {
+            {
+                let turning = &mut *shared.turning.lock();
+                let has_news = turning.endpoint.session(self.handle.key).is_ok_and(|session| session.has_news());
+                // What went wrong will be said by `recv`.
+                if has_news || turning.turn(shared.now()).is_err() {
+                    return;
+                }
+            }
+            if Instant::now() >= end {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn place(&mut self, target: Target) {
+        let turning = &mut *self.handle.shared.turning.lock();
+        if let Ok(session) = turning.endpoint.session(self.handle.key) {
+            session.place(target);
+        }
+    }
+
+    fn interests(&self) -> Interests<'_> {
+        let mut interests = if self.handle.turns { self.handle.shared.interests() } else { Interests::new() };
+        interests.push(Interest { fd: self.doorbell.as_fd(), writable: false });
+        interests
+    }
+}
+
+impl<D: Device> Drop for DatagramReceiver<D> {
+    fn drop(&mut self) {
+        let turning = &mut *self.handle.shared.turning.lock();
+        if let Ok(session) = turning.endpoint.session(self.handle.key) {
+            session.stop_reading();
+        }
+        let _ = turning.turn(self.handle.shared.now());
+    }
+}
+
+/// Accepts links over one device. It moves the links that it accepted: see the head of this module.
+pub struct DatagramListener<D: Device> {
+    shared: Arc<Shared<D>>,
+}
+
+impl<D: Device> DatagramListener<D>
+where
+    D::Place: PlaceOfPeer,
+{
+    /// Accepts links over `device`.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Io`] if the system gives no timer.
+    pub fn new(device: D, options: EndpointOptions) -> Result<Self, LinkError> {
+        let shared = Shared::new(device, options)?;
+        shared.turning.lock().endpoint.listen();
+        Ok(Self { shared })
+    }
+
+    /// The next link that a peer opened, if there is one now; moves all accepted links on.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`] when the device is of no more use.
+    pub fn try_accept(&mut self) -> Result<Option<Link>, LinkError> {
+        let key = {
+            let turning = &mut *self.shared.turning.lock();
+            let now = self.shared.now();
+            turning.turn(now)?;
+            self.shared.arm(turning, now)?;
+            turning.endpoint.accept()
+        };
+        key.map(|key| self.shared.link(key, false)).transpose()
+    }
+
+    /// What to wait on before asking again.
+    pub fn interests(&self) -> Interests<'_> {
+        self.shared.interests()
+    }
+}
+
+impl<D: Device> Drop for DatagramListener<D> {
+    fn drop(&mut self) {
+        self.shared.turning.lock().endpoint.stop_listening();
+        linger(self.shared.clone());
+    }
+}
+
+/// Opens a link over `device` to the listener at `place`.
+///
+/// # Errors
+///
+/// [`LinkError::Closed`] if nobody listens there, [`LinkError::Deadline`] if nobody answers.
+pub fn connect<D: Device>(
+    device: D,
+    options: EndpointOptions,
+    place: D::Place,
+    deadline: Instant,
+) -> Result<Link, LinkError>
+where
+    D::Place: PlaceOfPeer,
+{
+    let begun = Instant::now();
+    let shared = Shared::new(device, options)?;
+    let key = shared.turning.lock().endpoint.connect(shared.now(), place)?;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match shared.turning.lock().endpoint.standing(key) {
+            Standing::Open => return shared.link(key, true),
+            Standing::Over => return Err(LinkError::Closed),
+            Standing::Asking if left.is_zero() => return Err(LinkError::Deadline(begun.elapsed())),
+            Standing::Asking => {}
+        }
+        shared.turn_and_wait(left)?;
+    }
+}
