@@ -11,5 +11,29 @@
 //! 4. The end of a peer is seen by both halves within the transport's own limits, also if it died without a word.
 //! 5. This crate knows nothing of objects.
 
+#[cfg(not(loom))]
+pub mod address;
+#[cfg(not(loom))]
+pub mod asynchronous;
+#[cfg(not(loom))]
+pub mod blocking;
+pub mod buffer;
+#[cfg(not(loom))]
 pub mod datagram;
+mod frame;
+#[cfg(not(loom))]
+pub mod inproc;
+mod landing;
 pub mod link;
+#[cfg(not(loom))]
+pub mod listen;
+mod options;
+mod queue;
+mod shm;
+mod sync;
+#[cfg(not(loom))]
+mod tcp;
+#[cfg(not(loom))]
+mod wait;
+
+pub use options::{Allow, LinkOptions};

@@ -248,3 +248,19 @@ impl LinkError {
         Self::Io { doing, source: source.into() }
     }
 }
+
+/// Checks a message against the limits of a link; the length of its body.
+pub(crate) fn check_lengths(head: &[u8], body: &[Bytes], max_body_bytes: impl FnOnce() -> u64) -> Result<u64, LinkError> {
+    if head.len() > MAX_HEAD_BYTES {
+        return Err(LinkError::TooLarge { what: "a head", len: head.len() as u64, limit: MAX_HEAD_BYTES as u64 });
+    }
+    if body.is_empty() {
+        return Ok(0);
+    }
+    let len = body.iter().map(|piece| piece.len() as u64).sum();
+    let limit = max_body_bytes();
+    if len > limit {
+        return Err(LinkError::TooLarge { what: "a body", len, limit });
+    }
+    Ok(len)
+}

@@ -1,0 +1,103 @@
+//! The limits of a link, and whom it may be with.
+
+use std::time::Duration;
+
+/// How a link is to be. The defaults serve; each side has its own.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LinkOptions {
+    /// Bytes of the ring of a shared-memory link, each way; rounded up to a power of two. The acceptor's counts.
+    pub ring_bytes: usize,
+    /// The longest body that this side sends or receives, in bytes. A sender keeps to the peer's limit too.
+    pub max_body_bytes: u64,
+    /// Heads and bodies that a sender takes while the link is busy, in bytes; a message that would make them more is
+    /// [`Full`](crate::link::TrySendError::Full). A sender that is not busy takes any message.
+    pub max_queued_bytes: u64,
+    /// How long a peer may take to set up a link that it began, before the acceptor gives it up.
+    pub setup_timeout: Duration,
+    /// How many peers of an acceptor may be setting up at a time; the one that took longest makes way for the next.
+    pub max_setups: usize,
+    /// Which users of this host may be at the other end of a Unix socket.
+    pub allow: Allow,
+}
+
+impl Default for LinkOptions {
+    fn default() -> Self {
+        Self {
+            ring_bytes: 256 * 1024,
+            max_body_bytes: 1 << 40,
+            max_queued_bytes: 1024 * 1024,
+            setup_timeout: Duration::from_secs(5),
+            max_setups: 256,
+            allow: Allow::SameUser,
+        }
+    }
+}
+
+impl LinkOptions {
+    /// Sets [`ring_bytes`](Self::ring_bytes).
+    #[must_use]
+    pub fn ring_bytes(mut self, bytes: usize) -> Self {
+        self.ring_bytes = bytes;
+        self
+    }
+
+    /// Sets [`max_body_bytes`](Self::max_body_bytes).
+    #[must_use]
+    pub fn max_body_bytes(mut self, bytes: u64) -> Self {
+        self.max_body_bytes = bytes;
+        self
+    }
+
+    /// Sets [`max_queued_bytes`](Self::max_queued_bytes).
+    #[must_use]
+    pub fn max_queued_bytes(mut self, bytes: u64) -> Self {
+        self.max_queued_bytes = bytes;
+        self
+    }
+
+    /// Sets [`allow`](Self::allow).
+    #[must_use]
+    pub fn allow(mut self, allow: Allow) -> Self {
+        self.allow = allow;
+        self
+    }
+}
+
+/// Users of this host. The superuser is always allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Allow {
+    /// The user that this process runs as.
+    SameUser,
+    /// These, and the user that this process runs as.
+    Users(Vec<u32>),
+    /// All.
+    Anyone,
+}
+
+impl Allow {
+    /// Whether `uid` is one of them.
+    pub fn permits(&self, uid: u32) -> bool {
+        let own = || uid == 0 || uid == rustix::process::geteuid().as_raw();
+        match self {
+            Self::SameUser => own(),
+            Self::Users(users) => users.contains(&uid) || own(),
+            Self::Anyone => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_those_who_may() {
+        let own = rustix::process::geteuid().as_raw();
+        let other = own + 1000;
+        assert!(Allow::SameUser.permits(own) && Allow::SameUser.permits(0) && !Allow::SameUser.permits(other));
+        assert!(Allow::Users(vec![other]).permits(other) && !Allow::Users(vec![other]).permits(other + 1));
+        assert!(Allow::Anyone.permits(other));
+    }
+}

@@ -1,0 +1,489 @@
+//! What every link does, whatever it goes over. One suite, run for each kind of link.
+//!
+//! The tests name the invariant of the crate that they cover (`lib.rs`).
+
+use bytes::Bytes;
+use dmrpc_fabric::LinkOptions;
+use dmrpc_fabric::asynchronous::{AsyncReceiver, AsyncSender};
+use dmrpc_fabric::blocking::{BlockingReceiver, BlockingSender, Spin};
+use dmrpc_fabric::buffer::Buffer;
+use dmrpc_fabric::link::{Body, Incoming, Link, LinkError, MAX_HEAD_BYTES, Target, TrySendError};
+use dmrpc_fabric::listen::{Listener, connect};
+use std::time::{Duration, Instant};
+
+/// Generous: it is only ever reached by what hangs.
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+/// The two ends of a link: of the acceptor and of the connector.
+type Maker = fn(&LinkOptions) -> (Link, Link);
+
+fn inproc(options: &LinkOptions) -> (Link, Link) {
+    dmrpc_fabric::inproc::pair(options).unwrap()
+}
+
+fn shm(options: &LinkOptions) -> (Link, Link) {
+    let folder = tempfile::tempdir().unwrap();
+    through(&format!("unix://{}/link", folder.path().display()), options)
+}
+
+/// Through a listener.
+fn through(url: &str, options: &LinkOptions) -> (Link, Link) {
+    let mut listener = Listener::bind(&url.parse().unwrap(), options).unwrap();
+    let address = listener.address();
+    std::thread::scope(|scope| {
+        let there = scope.spawn(|| connect(&address, options, soon()).unwrap());
+        (listener.accept(soon()).unwrap(), there.join().unwrap())
+    })
+}
+
+/// A body that tells where each of its bytes should be.
+fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    (0..len as u64).map(|index| ((index ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+}
+
+fn body(bytes: Vec<u8>) -> Body {
+    if bytes.is_empty() { Body::new() } else { [Bytes::from(bytes)].into_iter().collect() }
+}
+
+/// Receives a message whole.
+fn receive(receiver: &mut BlockingReceiver) -> Result<(Vec<u8>, Vec<u8>), LinkError> {
+    let (head, body_len) = match receiver.recv(soon())? {
+        Incoming::Head { head, body_len } => (head.to_vec(), body_len),
+        _ => panic!("a head comes first"),
+    };
+    if body_len == 0 {
+        return Ok((head, Vec::new()));
+    }
+    let target = receiver.recv_body(Buffer::zeroed(body_len as usize).into(), soon())?;
+    Ok((head, Buffer::from_target(target).unwrap().into_vec()))
+}
+
+fn halves(link: Link) -> (BlockingSender, BlockingReceiver) {
+    (BlockingSender::new(link.sender), BlockingReceiver::new(link.receiver))
+}
+
+/// Invariant 1.
+fn messages_arrive_whole_and_in_order(make: Maker) {
+    let options = LinkOptions::default().ring_bytes(4096);
+    let (here, there) = make(&options);
+    // Around the size of the ring, of its strides, and far beyond.
+    let sizes = [0, 1, 15, 16, 100, 1000, 1023, 1024, 1025, 4000, 4080, 4095, 4096, 4097, 8192, 70_000, 1_000_000];
+    std::thread::scope(|scope| {
+        for (mut sender, mut receiver) in
+            [(BlockingSender::new(here.sender), BlockingReceiver::new(there.receiver)), (BlockingSender::new(there.sender), BlockingReceiver::new(here.receiver))]
+        {
+            scope.spawn(move || {
+                for (seed, len) in sizes.iter().chain(sizes.iter().rev()).enumerate() {
+                    let head = pattern(seed as u64, (seed * 37) % 3000);
+                    sender.send(&head, body(pattern(!(seed as u64), *len)), soon()).unwrap();
+                }
+                sender.flush(soon()).unwrap();
+                // Kept open until the other side has it all: what follows is not `Closed`.
+                sender
+            });
+            scope.spawn(move || {
+                for (seed, len) in sizes.iter().chain(sizes.iter().rev()).enumerate() {
+                    let (head, body) = receive(&mut receiver).unwrap();
+                    assert_eq!(head, pattern(seed as u64, (seed * 37) % 3000), "head {seed}");
+                    assert!(body == pattern(!(seed as u64), *len), "body {seed}");
+                }
+            });
+        }
+    });
+}
+
+/// Invariant 1, with many messages a wake-up.
+fn many_small_messages(make: Maker) {
+    const COUNT: u64 = 100_000;
+    let (here, there) = make(&LinkOptions::default());
+    let mut sender = here.sender;
+    let mut receiver = BlockingReceiver::new(there.receiver);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut sender = BlockingSender::new({
+                for number in 0..1000u64 {
+                    // Gathered: nothing is flushed but by the last.
+                    while let Err(error) = sender.try_send(&number.to_le_bytes(), Body::new()) {
+                        assert!(matches!(error, TrySendError::Full(_)), "{error}");
+                        sender.flush().unwrap();
+                    }
+                }
+                sender
+            });
+            for number in 1000..COUNT {
+                sender.send(&number.to_le_bytes(), Body::new(), soon()).unwrap();
+            }
+            sender.flush(soon()).unwrap();
+        });
+        for number in 0..COUNT {
+            let Incoming::Head { head, body_len: 0 } = receiver.recv(soon()).unwrap() else { panic!("only heads") };
+            assert_eq!(head, number.to_le_bytes());
+        }
+        assert!(matches!(receiver.recv(soon()), Err(LinkError::Closed)));
+    });
+}
+
+/// A request at a time: each side sleeps between them, so that a lost wake-up hangs.
+fn there_and_back(make: Maker) {
+    let (here, there) = make(&LinkOptions::default());
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let (mut sender, mut receiver) = halves(there);
+            while let Ok((head, bytes)) = receive(&mut receiver) {
+                sender.send(&head, body(bytes), soon()).unwrap();
+            }
+        });
+        let (mut sender, receiver) = halves(here);
+        let mut receiver = receiver.with_spin(Spin(Duration::from_micros(5)));
+        for round in 0..5000 {
+            let len = if round % 100 == 0 { 300_000 } else { round % 50 };
+            sender.send(&[round as u8], body(pattern(7, len)), soon()).unwrap();
+            assert_eq!(receive(&mut receiver).unwrap(), (vec![round as u8], pattern(7, len)));
+        }
+    });
+}
+
+/// The sender says `Full` within its limits, and goes on when there is room.
+fn full_is_said_and_passes(make: Maker) {
+    let options = LinkOptions::default().ring_bytes(4096).max_queued_bytes(10_000);
+    let (here, there) = make(&options);
+    let mut sender = here.sender;
+    let mut sent = 0u32;
+    let full = loop {
+        match sender.try_send(&sent.to_le_bytes(), body(pattern(1, 3000))) {
+            Ok(()) => sent += 1,
+            Err(TrySendError::Full(back)) => break back,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(sent < 1_000_000, "a link without a limit");
+    };
+    assert_eq!(full[0].len(), 3000, "the body is given back");
+    while !sender.flush().unwrap() {
+        // Nobody receives: it stays full.
+        let mut fds: Vec<_> = sender
+            .interests()
+            .iter()
+            .map(|interest| {
+                let flags = if interest.writable { rustix::event::PollFlags::OUT } else { rustix::event::PollFlags::IN };
+                rustix::event::PollFd::from_borrowed_fd(interest.fd, flags)
+            })
+            .collect();
+        if rustix::event::poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 0 {
+            break;
+        }
+    }
+    let mut receiver = BlockingReceiver::new(there.receiver);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut sender = BlockingSender::new(sender);
+            sender.send(b"last", full, soon()).unwrap();
+            sender.flush(soon()).unwrap();
+        });
+        for number in 0..sent {
+            assert_eq!(receive(&mut receiver).unwrap().0, number.to_le_bytes());
+        }
+        assert_eq!(receive(&mut receiver).unwrap().0, b"last");
+    });
+}
+
+/// A sender that nobody drains waits until its deadline, and the message is not taken.
+fn a_deadline_is_kept(make: Maker) {
+    let options = LinkOptions::default().ring_bytes(4096).max_queued_bytes(4096);
+    let (here, there) = make(&options);
+    let mut receiver = BlockingReceiver::new(there.receiver);
+    assert!(matches!(receiver.recv(Instant::now() + Duration::from_millis(5)), Err(LinkError::Deadline(_))));
+    let mut sender = BlockingSender::new(here.sender);
+    let mut sent = 0u64;
+    loop {
+        match sender.send(&sent.to_le_bytes(), body(pattern(1, 4000)), Instant::now() + Duration::from_millis(50)) {
+            Ok(()) => sent += 1,
+            Err(LinkError::Deadline(_)) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(move || sender.flush(soon()).unwrap());
+        for number in 0..sent {
+            assert_eq!(receive(&mut receiver).unwrap().0, number.to_le_bytes());
+        }
+        // The last was not taken, or it comes whole.
+        match receive(&mut receiver) {
+            Ok((head, body)) => {
+                assert_eq!((head, body), (sent.to_le_bytes().to_vec(), pattern(1, 4000)));
+                assert!(matches!(receiver.recv(soon()), Err(LinkError::Closed)));
+            }
+            Err(error) => assert!(matches!(error, LinkError::Closed), "{error}"),
+        }
+    });
+}
+
+/// Invariant 4: what was flushed comes before `Closed`, which comes for ever.
+fn data_before_the_end(make: Maker) {
+    let (here, there) = make(&LinkOptions::default());
+    let (mut sender, receiver) = halves(here);
+    for number in 0..10u8 {
+        sender.send(&[number], body(pattern(3, 1000)), soon()).unwrap();
+    }
+    sender.flush(soon()).unwrap();
+    drop((sender, receiver));
+    let (mut sender, mut receiver) = halves(there);
+    for number in 0..10u8 {
+        assert_eq!(receive(&mut receiver).unwrap(), (vec![number], pattern(3, 1000)));
+    }
+    for _ in 0..3 {
+        assert!(matches!(receiver.recv(soon()), Err(LinkError::Closed)));
+    }
+    let end = (0..1_000_000).find_map(|_| sender.send(b"x", body(pattern(1, 1000)), soon()).err());
+    assert!(matches!(end, Some(LinkError::Closed)), "{end:?}");
+}
+
+/// A sender that is dropped ends its direction only.
+fn a_dropped_sender_ends_one_way(make: Maker) {
+    let (here, there) = make(&LinkOptions::default());
+    let (mut sender, mut receiver) = halves(there);
+    let waits = std::thread::spawn(move || receiver.recv(soon()).map(drop));
+    drop(here.sender);
+    assert!(matches!(waits.join().unwrap(), Err(LinkError::Closed)));
+    sender.send(b"still", Body::new(), soon()).unwrap();
+    assert_eq!(receive(&mut BlockingReceiver::new(here.receiver)).unwrap().0, b"still");
+}
+
+/// A receiver that is dropped is seen by the peer's sender, also one that waits.
+fn a_dropped_receiver_is_seen(make: Maker) {
+    let options = LinkOptions::default().ring_bytes(4096).max_queued_bytes(4096);
+    let (here, there) = make(&options);
+    let mut sender = BlockingSender::new(there.sender);
+    let waits = std::thread::spawn(move || {
+        loop {
+            if let Err(error) = sender.send(b"x", body(pattern(1, 4000)), soon()) {
+                return error;
+            }
+        }
+    });
+    drop(here.receiver);
+    let error = waits.join().unwrap();
+    assert!(matches!(error, LinkError::Closed), "{error}");
+}
+
+/// Over a limit: not sent, and the link goes on.
+fn too_large_is_refused(make: Maker) {
+    let (here, there) = make(&LinkOptions::default().max_body_bytes(5000));
+    let (mut sender, mut receiver) = (here.sender, BlockingReceiver::new(there.receiver));
+    let head = vec![0; MAX_HEAD_BYTES + 1];
+    assert!(matches!(sender.try_send(&head, Body::new()), Err(TrySendError::Link(LinkError::TooLarge { what: "a head", .. }))));
+    let large = body(vec![0; 5001]);
+    assert!(matches!(
+        sender.try_send(b"", large),
+        Err(TrySendError::Link(LinkError::TooLarge { what: "a body", len: 5001, limit: 5000 }))
+    ));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut sender = BlockingSender::new(sender);
+            sender.send(&head[1..], body(vec![1; 5000]), soon()).unwrap();
+            sender.flush(soon()).unwrap();
+        });
+        assert_eq!(receive(&mut receiver).unwrap(), (vec![0; MAX_HEAD_BYTES], vec![1; 5000]));
+    });
+}
+
+/// Bodies go to all parts of their destination, in order; or nowhere.
+fn bodies_land_where_they_are_told(make: Maker) {
+    let (here, there) = make(&LinkOptions::default().ring_bytes(4096));
+    let mut receiver = BlockingReceiver::new(there.receiver);
+    let pieces: Body = [&[1u8; 3][..], &[], &[2; 70_000], &[3; 1]].into_iter().map(Bytes::from_static_or_copy).collect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut sender = BlockingSender::new(here.sender);
+            for _ in 0..2 {
+                sender.send(b"in pieces", pieces.clone(), soon()).unwrap();
+            }
+            sender.send(b"after", Body::new(), soon()).unwrap();
+            sender.flush(soon()).unwrap();
+        });
+        let Incoming::Head { body_len: 70_004, .. } = receiver.recv(soon()).unwrap() else { panic!("the length is the sum") };
+        let target = receiver.recv_body(Parts::of(&[1, 0, 50_000, 20_003]).into_target(), soon()).unwrap();
+        let Target::Memory(memory) = target else { panic!("it was memory") };
+        let parts = memory.into_any().downcast::<Parts>().unwrap().into_bytes();
+        assert_eq!(parts.concat(), pieces.iter().flatten().copied().collect::<Vec<_>>());
+        let Incoming::Head { body_len: 70_004, .. } = receiver.recv(soon()).unwrap() else { panic!("the second") };
+        assert!(matches!(receiver.recv_body(Target::Discard, soon()).unwrap(), Target::Discard));
+        assert_eq!(receive(&mut receiver).unwrap().0, b"after");
+    });
+}
+
+/// A destination in several parts.
+struct Parts {
+    memory: Vec<Vec<u8>>,
+    parts: Vec<dmrpc_fabric::link::Part>,
+}
+
+impl Parts {
+    fn of(lengths: &[usize]) -> Self {
+        let mut memory: Vec<Vec<u8>> = lengths.iter().map(|len| vec![0; *len]).collect();
+        let parts = memory.iter_mut().map(|part| dmrpc_fabric::link::Part { start: part.as_mut_ptr(), len: part.len() }).collect();
+        Self { memory, parts }
+    }
+
+    fn into_target(self) -> Target {
+        Target::Memory(Box::new(self))
+    }
+
+    fn into_bytes(self) -> Vec<Vec<u8>> {
+        self.memory
+    }
+}
+
+// SAFETY: the parts are vectors, which stay where they are, and nobody looks at them before the value is taken apart.
+unsafe impl dmrpc_fabric::link::Destination for Parts {
+    fn parts(&self) -> &[dmrpc_fabric::link::Part] {
+        &self.parts
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn std::any::Any + Send> {
+        self
+    }
+}
+
+trait CopyToBytes {
+    fn from_static_or_copy(bytes: &[u8]) -> Bytes;
+}
+
+impl CopyToBytes for Bytes {
+    fn from_static_or_copy(bytes: &[u8]) -> Bytes {
+        Bytes::copy_from_slice(bytes)
+    }
+}
+
+/// Invariant 3: the owner of a body hears when the link is done with it.
+fn bodies_are_let_go(make: Maker) {
+    let (here, there) = make(&LinkOptions::default());
+    struct Owner(Vec<u8>, std::sync::mpsc::Sender<()>);
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    impl Drop for Owner {
+        fn drop(&mut self) {
+            self.1.send(()).unwrap();
+        }
+    }
+    let (done, dropped) = std::sync::mpsc::channel();
+    let (mut sender, mut receiver) = (BlockingSender::new(here.sender), BlockingReceiver::new(there.receiver));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let body = [Bytes::from_owner(Owner(vec![5; 1_000_000], done))].into_iter().collect();
+            sender.send(b"", body, soon()).unwrap();
+            sender.flush(soon()).unwrap();
+        });
+        assert_eq!(receive(&mut receiver).unwrap().1, vec![5; 1_000_000]);
+        dropped.recv_timeout(Duration::from_secs(60)).unwrap();
+    });
+}
+
+/// Both halves as tokio tasks, on one thread, so that a lost wake-up hangs.
+fn under_tokio(make: Maker) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (here, there) = make(&LinkOptions::default().ring_bytes(8192).max_queued_bytes(8192));
+    let all = async {
+        let echo = async {
+            let (mut sender, mut receiver) = (AsyncSender::new(there.sender).unwrap(), AsyncReceiver::new(there.receiver).unwrap());
+            loop {
+                let (head, body_len) = match receiver.recv().await {
+                    Ok(Incoming::Head { head, body_len }) => (head.to_vec(), body_len),
+                    Ok(_) => panic!("a head comes first"),
+                    Err(LinkError::Closed) => break,
+                    Err(error) => panic!("{error}"),
+                };
+                let mut bytes = Body::new();
+                if body_len > 0 {
+                    receiver.place(Buffer::zeroed(body_len as usize).into());
+                    let Incoming::Body(target) = receiver.recv().await.unwrap() else { panic!("a body was placed") };
+                    bytes.push(Buffer::from_target(target).unwrap().into_vec().into());
+                }
+                sender.send(&head, bytes).await.unwrap();
+                sender.flush().await.unwrap();
+            }
+        };
+        let ask = async {
+            let (mut sender, mut receiver) = (AsyncSender::new(here.sender).unwrap(), AsyncReceiver::new(here.receiver).unwrap());
+            for round in 0..2000usize {
+                let len = if round % 50 == 0 { 100_000 } else { round % 10 };
+                sender.send(&[round as u8], body(pattern(round as u64, len))).await.unwrap();
+                sender.flush().await.unwrap();
+                // Given up while it waits, as in a select: nothing is lost.
+                let _ = tokio::time::timeout(Duration::ZERO, std::future::pending::<()>()).await;
+                let Incoming::Head { head, body_len } = receiver.recv().await.unwrap() else { panic!("a head comes first") };
+                assert_eq!((head, body_len as usize), (&[round as u8][..], len));
+                if len > 0 {
+                    receiver.place(Buffer::zeroed(len).into());
+                    let target = loop {
+                        tokio::select! {
+                            biased;
+                            got = receiver.recv() => match got.unwrap() {
+                                Incoming::Body(target) => break target,
+                                _ => panic!("a body was placed"),
+                            },
+                            () = tokio::task::yield_now() => {}
+                        }
+                    };
+                    assert!(Buffer::from_target(target).unwrap().into_vec() == pattern(round as u64, len));
+                }
+            }
+        };
+        tokio::join!(echo, ask);
+    };
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), all).await.expect("a wake-up was lost") });
+}
+
+/// Descriptors come before the messages that were sent after them, and are what was passed.
+fn descriptors_are_passed(make: Maker) {
+    let (here, there) = make(&LinkOptions::default().ring_bytes(4096));
+    let (mut sender, mut receiver) = (BlockingSender::new(here.sender), BlockingReceiver::new(there.receiver));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // More than are under way at a time.
+            for tag in 0..300u32 {
+                let memory = rustix::fs::memfd_create("passed", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+                rustix::io::write(&memory, &tag.to_le_bytes()).unwrap();
+                use std::os::fd::AsFd;
+                sender.pass_fd(tag, memory.as_fd()).unwrap();
+                drop(memory);
+                sender.send(&tag.to_le_bytes(), Body::new(), soon()).unwrap();
+            }
+            sender.flush(soon()).unwrap();
+        });
+        for tag in 0..300u32 {
+            assert_eq!(receive(&mut receiver).unwrap().0, tag.to_le_bytes());
+            let memory = receiver.take_fd(tag).expect("it comes before the message");
+            let mut bytes = [0; 4];
+            rustix::io::pread(&memory, &mut bytes, 0).unwrap();
+            assert_eq!(bytes, tag.to_le_bytes());
+            assert!(receiver.take_fd(tag).is_none(), "once");
+        }
+    });
+}
+
+/// Gives every kind of link every test.
+macro_rules! suite {
+    ($($kind:ident: [$($only:ident),*];)*) => {$(
+        mod $kind {
+            suite!(@ $kind: messages_arrive_whole_and_in_order, many_small_messages, there_and_back, full_is_said_and_passes,
+                a_deadline_is_kept, data_before_the_end, a_dropped_sender_ends_one_way, a_dropped_receiver_is_seen,
+                too_large_is_refused, bodies_land_where_they_are_told, bodies_are_let_go, under_tokio $(, $only)*);
+        }
+    )*};
+    (@ $kind:ident: $($test:ident),*) => {$(
+        #[test]
+        fn $test() {
+            super::$test(super::$kind);
+        }
+    )*};
+}
+
+suite! {
+    inproc: [descriptors_are_passed];
+    shm: [descriptors_are_passed];
+}
