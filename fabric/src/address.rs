@@ -46,7 +46,8 @@ impl FromStr for Address {
 
     fn from_str(url: &str) -> Result<Self, LinkError> {
         let wrong = |why| LinkError::Address { address: url.to_owned(), why };
-        let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("it has no scheme: unix://, tcp:// or inproc://"))?;
+        let (scheme, rest) =
+            url.split_once("://").ok_or_else(|| wrong("it has no scheme: unix://, tcp:// or inproc://"))?;
         match scheme {
             "unix" if rest.contains('\0') => Err(wrong("a path has no NUL")),
             "unix" if rest.starts_with('/') && rest.len() > 1 => Ok(Self::Unix(rest.into())),
@@ -89,12 +90,33 @@ mod tests {
 
     #[test]
     fn as_people_write_it() {
-        for url in ["unix:///a", "unix:///run/x y.sock", "tcp://localhost:1", "tcp://10.0.0.1:65535", "tcp://[fe80::1]:0", "inproc://a/b"] {
+        for url in [
+            "unix:///a",
+            "unix:///run/x y.sock",
+            "tcp://localhost:1",
+            "tcp://10.0.0.1:65535",
+            "tcp://[fe80::1]:0",
+            "inproc://a/b",
+        ] {
             assert_eq!(url.parse::<Address>().unwrap().to_string(), url);
         }
         for url in [
-            "", "unix", "unix://", "unix:///", "unix://relative", "tcp://", "tcp://host", "tcp://:1", "tcp://host:",
-            "tcp://host:65536", "tcp://::1:80", "tcp://[::1:80", "tcp://[]:80", "tcp://a/b:80", "inproc://", "udp://a:1",
+            "",
+            "unix",
+            "unix://",
+            "unix:///",
+            "unix://relative",
+            "tcp://",
+            "tcp://host",
+            "tcp://:1",
+            "tcp://host:",
+            "tcp://host:65536",
+            "tcp://::1:80",
+            "tcp://[::1:80",
+            "tcp://[]:80",
+            "tcp://a/b:80",
+            "inproc://",
+            "udp://a:1",
         ] {
             assert!(matches!(url.parse::<Address>(), Err(LinkError::Address { .. })), "{url}");
         }

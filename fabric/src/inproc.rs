@@ -12,8 +12,8 @@ use crate::options::LinkOptions;
 use crate::shm::bell::Bell;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use smallvec::{SmallVec, smallvec};
 use rustix::io::Errno;
+use smallvec::{SmallVec, smallvec};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
@@ -133,7 +133,8 @@ impl Sender for InprocSender {
         if std::mem::take(&mut state.space_rung) {
             direction.space.still();
         }
-        let full = self.full.is_some_and(|bytes| !state.queue.is_empty() && state.bytes + bytes > direction.max_queued_bytes);
+        let full =
+            self.full.is_some_and(|bytes| !state.queue.is_empty() && state.bytes + bytes > direction.max_queued_bytes);
         state.sender_waits = full;
         drop(state);
         if !full {

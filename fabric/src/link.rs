@@ -250,7 +250,11 @@ impl LinkError {
 }
 
 /// Checks a message against the limits of a link; the length of its body.
-pub(crate) fn check_lengths(head: &[u8], body: &[Bytes], max_body_bytes: impl FnOnce() -> u64) -> Result<u64, LinkError> {
+pub(crate) fn check_lengths(
+    head: &[u8],
+    body: &[Bytes],
+    max_body_bytes: impl FnOnce() -> u64,
+) -> Result<u64, LinkError> {
     if head.len() > MAX_HEAD_BYTES {
         return Err(LinkError::TooLarge { what: "a head", len: head.len() as u64, limit: MAX_HEAD_BYTES as u64 });
     }

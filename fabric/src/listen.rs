@@ -70,7 +70,9 @@ impl Listener {
                 return match listener.accept() {
                     Ok((socket, _)) => setup::offer(socket.into(), &self.options).map(Some),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-                    Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => continue,
+                    Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {
+                        continue;
+                    }
                     Err(error) => Err(LinkError::io("accepting a link", error)),
                 };
             },
@@ -138,7 +140,9 @@ struct SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let _lock = lock_directory(&self.path);
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode)) {
+        if std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
+        {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -170,7 +174,8 @@ fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), LinkError> {
 /// Whether `path` is a socket that nobody listens at.
 fn is_stale(path: &Path) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    let refused = |error| matches!(error, LinkError::Io { source, .. } if source.kind() == ErrorKind::ConnectionRefused);
+    let refused =
+        |error| matches!(error, LinkError::Io { source, .. } if source.kind() == ErrorKind::ConnectionRefused);
     is_socket && connect_unix(path, Instant::now() + Duration::from_millis(100)).err().is_some_and(refused)
 }
 
@@ -186,7 +191,8 @@ fn connect_unix(path: &Path, deadline: Instant) -> Result<OwnedFd, LinkError> {
         if left.is_zero() {
             return Err(late());
         }
-        sockopt::set_socket_timeout(&socket, Timeout::Send, Some(left.max(Duration::from_micros(1)))).map_err(failed)?;
+        sockopt::set_socket_timeout(&socket, Timeout::Send, Some(left.max(Duration::from_micros(1))))
+            .map_err(failed)?;
         match connect_socket(&socket, &address) {
             Ok(()) => return Ok(socket),
             Err(Errno::INTR) => {}

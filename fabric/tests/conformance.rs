@@ -28,6 +28,28 @@ fn shm(options: &LinkOptions) -> (Link, Link) {
     through(&format!("unix://{}/link", folder.path().display()), options)
 }
 
+fn udp(options: &LinkOptions) -> (Link, Link) {
+    use dmrpc_fabric::datagram::{endpoint::EndpointOptions, links, udp::UdpDevice};
+    let device = UdpDevice::bind("127.0.0.1:0".parse().unwrap(), None).unwrap();
+    let address = device.address().unwrap();
+    let options = EndpointOptions {
+        max_body_bytes: options.max_body_bytes,
+        max_queued_bytes: options.max_queued_bytes,
+        ..EndpointOptions::default()
+    };
+    let mut listener = links::DatagramListener::new(device, options.clone()).unwrap();
+    std::thread::scope(|scope| {
+        let there = scope
+            .spawn(|| links::connect(UdpDevice::towards(address).unwrap(), options.clone(), address, soon()).unwrap());
+        loop {
+            if let Some(link) = listener.try_accept().unwrap() {
+                break (link, there.join().unwrap());
+            }
+            std::thread::yield_now();
+        }
+    })
+}
+
 /// Through a listener.
 fn through(url: &str, options: &LinkOptions) -> (Link, Link) {
     let mut listener = Listener::bind(&url.parse().unwrap(), options).unwrap();
@@ -71,9 +93,10 @@ fn messages_arrive_whole_and_in_order(make: Maker) {
     // Around the size of the ring, of its strides, and far beyond.
     let sizes = [0, 1, 15, 16, 100, 1000, 1023, 1024, 1025, 4000, 4080, 4095, 4096, 4097, 8192, 70_000, 1_000_000];
     std::thread::scope(|scope| {
-        for (mut sender, mut receiver) in
-            [(BlockingSender::new(here.sender), BlockingReceiver::new(there.receiver)), (BlockingSender::new(there.sender), BlockingReceiver::new(here.receiver))]
-        {
+        for (mut sender, mut receiver) in [
+            (BlockingSender::new(here.sender), BlockingReceiver::new(there.receiver)),
+            (BlockingSender::new(there.sender), BlockingReceiver::new(here.receiver)),
+        ] {
             scope.spawn(move || {
                 for (seed, len) in sizes.iter().chain(sizes.iter().rev()).enumerate() {
                     let head = pattern(seed as u64, (seed * 37) % 3000);
@@ -166,7 +189,8 @@ fn full_is_said_and_passes(make: Maker) {
             .interests()
             .iter()
             .map(|interest| {
-                let flags = if interest.writable { rustix::event::PollFlags::OUT } else { rustix::event::PollFlags::IN };
+                let flags =
+                    if interest.writable { rustix::event::PollFlags::OUT } else { rustix::event::PollFlags::IN };
                 rustix::event::PollFd::from_borrowed_fd(interest.fd, flags)
             })
             .collect();
@@ -272,7 +296,10 @@ fn too_large_is_refused(make: Maker) {
     let (here, there) = make(&LinkOptions::default().max_body_bytes(5000));
     let (mut sender, mut receiver) = (here.sender, BlockingReceiver::new(there.receiver));
     let head = vec![0; MAX_HEAD_BYTES + 1];
-    assert!(matches!(sender.try_send(&head, Body::new()), Err(TrySendError::Link(LinkError::TooLarge { what: "a head", .. }))));
+    assert!(matches!(
+        sender.try_send(&head, Body::new()),
+        Err(TrySendError::Link(LinkError::TooLarge { what: "a head", .. }))
+    ));
     let large = body(vec![0; 5001]);
     assert!(matches!(
         sender.try_send(b"", large),
@@ -292,7 +319,8 @@ fn too_large_is_refused(make: Maker) {
 fn bodies_land_where_they_are_told(make: Maker) {
     let (here, there) = make(&LinkOptions::default().ring_bytes(4096));
     let mut receiver = BlockingReceiver::new(there.receiver);
-    let pieces: Body = [&[1u8; 3][..], &[], &[2; 70_000], &[3; 1]].into_iter().map(Bytes::from_static_or_copy).collect();
+    let pieces: Body =
+        [&[1u8; 3][..], &[], &[2; 70_000], &[3; 1]].into_iter().map(Bytes::from_static_or_copy).collect();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut sender = BlockingSender::new(here.sender);
@@ -302,7 +330,9 @@ fn bodies_land_where_they_are_told(make: Maker) {
             sender.send(b"after", Body::new(), soon()).unwrap();
             sender.flush(soon()).unwrap();
         });
-        let Incoming::Head { body_len: 70_004, .. } = receiver.recv(soon()).unwrap() else { panic!("the length is the sum") };
+        let Incoming::Head { body_len: 70_004, .. } = receiver.recv(soon()).unwrap() else {
+            panic!("the length is the sum")
+        };
         let target = receiver.recv_body(Parts::of(&[1, 0, 50_000, 20_003]).into_target(), soon()).unwrap();
         let Target::Memory(memory) = target else { panic!("it was memory") };
         let parts = memory.into_any().downcast::<Parts>().unwrap().into_bytes();
@@ -322,7 +352,10 @@ struct Parts {
 impl Parts {
     fn of(lengths: &[usize]) -> Self {
         let mut memory: Vec<Vec<u8>> = lengths.iter().map(|len| vec![0; *len]).collect();
-        let parts = memory.iter_mut().map(|part| dmrpc_fabric::link::Part { start: part.as_mut_ptr(), len: part.len() }).collect();
+        let parts = memory
+            .iter_mut()
+            .map(|part| dmrpc_fabric::link::Part { start: part.as_mut_ptr(), len: part.len() })
+            .collect();
         Self { memory, parts }
     }
 
@@ -389,7 +422,8 @@ fn under_tokio(make: Maker) {
     let (here, there) = make(&LinkOptions::default().ring_bytes(8192).max_queued_bytes(8192));
     let all = async {
         let echo = async {
-            let (mut sender, mut receiver) = (AsyncSender::new(there.sender).unwrap(), AsyncReceiver::new(there.receiver).unwrap());
+            let (mut sender, mut receiver) =
+                (AsyncSender::new(there.sender).unwrap(), AsyncReceiver::new(there.receiver).unwrap());
             loop {
                 let (head, body_len) = match receiver.recv().await {
                     Ok(Incoming::Head { head, body_len }) => (head.to_vec(), body_len),
@@ -408,14 +442,17 @@ fn under_tokio(make: Maker) {
             }
         };
         let ask = async {
-            let (mut sender, mut receiver) = (AsyncSender::new(here.sender).unwrap(), AsyncReceiver::new(here.receiver).unwrap());
+            let (mut sender, mut receiver) =
+                (AsyncSender::new(here.sender).unwrap(), AsyncReceiver::new(here.receiver).unwrap());
             for round in 0..2000usize {
                 let len = if round % 50 == 0 { 100_000 } else { round % 10 };
                 sender.send(&[round as u8], body(pattern(round as u64, len))).await.unwrap();
                 sender.flush().await.unwrap();
                 // Given up while it waits, as in a select: nothing is lost.
                 let _ = tokio::time::timeout(Duration::ZERO, std::future::pending::<()>()).await;
-                let Incoming::Head { head, body_len } = receiver.recv().await.unwrap() else { panic!("a head comes first") };
+                let Incoming::Head { head, body_len } = receiver.recv().await.unwrap() else {
+                    panic!("a head comes first")
+                };
                 assert_eq!((head, body_len as usize), (&[round as u8][..], len));
                 if len > 0 {
                     receiver.place(Buffer::zeroed(len).into());
@@ -486,4 +523,5 @@ macro_rules! suite {
 suite! {
     inproc: [descriptors_are_passed];
     shm: [descriptors_are_passed];
+    udp: [];
 }

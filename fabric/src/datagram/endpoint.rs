@@ -251,13 +251,12 @@ impl<D: Device> Endpoint<D> {
         }
     }
 
-    /// An open session; what is done with it has effect with the next [`transmit`](Endpoint::transmit) or `poll`.
+    /// An open session. Whoever gave it something to send says so to [`stir`](Endpoint::stir).
     ///
     /// # Errors
     ///
     /// [`LinkError::Closed`] if it never opened.
     pub fn session(&mut self, key: SessionKey) -> Result<&mut Session<D::Frame>, LinkError> {
-        self.stir(key);
         match &mut self.sessions[key.0 as usize].state {
             State::Open(session) => Ok(session),
             State::Asking { .. } | State::Refused => Err(LinkError::Closed),
@@ -299,8 +298,8 @@ impl<D: Device> Endpoint<D> {
         self.sessions.is_empty()
     }
 
-    /// The session may have something to send.
-    fn stir(&mut self, key: SessionKey) {
+    /// The session may have something to send, with the next [`transmit`](Endpoint::transmit) or [`poll`](Endpoint::poll).
+    pub fn stir(&mut self, key: SessionKey) {
         let entry = &mut self.sessions[key.0 as usize];
         if !entry.busy {
             entry.busy = true;

@@ -164,6 +164,9 @@ impl<F: Frame> Inbox<F> {
         while self.arrived.is_before(self.end) && !matches!(self.slot(self.arrived), Slot::Empty) {
             self.arrived = self.arrived.after(1);
         }
+        if placed {
+            self.pass_filled();
+        }
         self.owed += 1;
         self.newest_at = now;
         self.ack_now |= !in_order || self.owed >= ACK_EVERY_PACKETS;
@@ -222,8 +225,7 @@ impl<F: Frame> Inbox<F> {
             Stage::Ended => true,
             Stage::Unplaced { .. } => true,
             Stage::Filling { first, front, body, .. } => {
-                let last = first.after(fragments(*front, *body, self.payload_bytes));
-                !self.arrived.is_before(last)
+                self.next == first.after(fragments(*front, *body, self.payload_bytes))
             }
         }
     }
@@ -237,6 +239,14 @@ impl<F: Frame> Inbox<F> {
     fn pass(&mut self) {
         *self.slot(self.next) = Slot::Empty;
         self.next = self.next.after(1);
+    }
+
+    /// Gives back the slots of fragments that are where they belong, so that a body longer than the window goes on coming while
+    /// nobody asks for it.
+    fn pass_filled(&mut self) {
+        while self.next != self.arrived && matches!(self.slot(self.next), Slot::Done) {
+            self.pass();
+        }
     }
 
     /// The next thing that came; its head goes to `head`.
@@ -322,10 +332,6 @@ impl<F: Frame> Inbox<F> {
     fn recv_body(&mut self) -> Result<News, LinkError> {
         let Stage::Filling { first, front, body, .. } = self.stage else { unreachable!("the caller looked") };
         let last = first.after(fragments(front, body, self.payload_bytes));
-        while self.next != self.arrived && self.next != last {
-            debug_assert!(matches!(self.slot(self.next), Slot::Done));
-            self.pass();
-        }
         if self.next != last {
             return Ok(News::Empty);
         }
@@ -358,6 +364,7 @@ impl<F: Frame> Inbox<F> {
             sequence = sequence.after(1);
         }
         self.stage = Stage::Filling { first, front, body, target };
+        self.pass_filled();
         Ok(())
     }
 }

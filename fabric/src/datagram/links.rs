@@ -2,7 +2,7 @@
 //!
 //! An endpoint has no thread. Whoever has something to do turns it: a sender when it flushes, a receiver when it finds nothing;
 //! and while all sleep, whoever waits on the device and the timer. That is the listener for the links that it accepted, so it
-//! must be kept and asked as long as they live, and the receiver for a link that was connected. A listener or a link that is
+//! must be kept and asked as long as they live, and either half for a link that was connected. A listener or a link that is
 //! dropped with something unsent leaves a thread behind that sends it, and goes when all is done or the peer is silent.
 
 use super::device::Device;
@@ -76,11 +76,19 @@ struct Turning<D: Device> {
 /// An endpoint that several halves share.
 struct Shared<D: Device> {
     turning: Mutex<Turning<D>>,
-    /// The device's own descriptors, again: these can be lent without the lock.
-    device: Vec<OwnedFd>,
     timer: OwnedFd,
+    /// Whether the device can be waited on.
+    has_fds: bool,
+    /// The descriptors of device and timer, again: these can be lent without the lock, to receivers and listeners, and to
+    /// senders.
+    fds: [Vec<OwnedFd>; 2],
     start: Instant,
 }
+
+/// A place in [`Shared::fds`].
+const RECEIVERS: usize = 0;
+/// A place in [`Shared::fds`].
+const SENDERS: usize = 1;
 
 impl<D: Device> Turning<D> {
     /// Moves everything on.
@@ -104,16 +112,24 @@ impl<D: Device> Turning<D> {
 
 impl<D: Device> Shared<D> {
     fn new(device: D, options: EndpointOptions) -> Result<Arc<Self>, LinkError> {
-        let fds: Result<Vec<OwnedFd>, _> =
-            device.interests().iter().map(|interest| interest.fd.try_clone_to_owned()).collect();
-        let fds = fds.map_err(|error| LinkError::io("duplicating a descriptor", error))?;
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
             .map_err(|error| LinkError::io("making a timer", error))?;
+        let interests = device.interests();
+        let has_fds = !interests.is_empty();
+        let again = || -> Result<Vec<OwnedFd>, LinkError> {
+            let fds = interests.iter().map(|interest| interest.fd).chain([timer.as_fd()]);
+            fds.map(|fd| fd.try_clone_to_owned())
+                .collect::<Result<_, _>>()
+                .map_err(|error| LinkError::io("duplicating a descriptor", error))
+        };
+        let fds = [again()?, again()?];
+        drop(interests);
         let endpoint = Endpoint::new(device, options, Box::new(random));
         Ok(Arc::new(Self {
             turning: Mutex::new(Turning { endpoint, doorbells: HashMap::new(), armed: u64::MAX }),
-            device: fds,
             timer,
+            has_fds,
+            fds,
             start: Instant::now(),
         }))
     }
@@ -126,7 +142,7 @@ impl<D: Device> Shared<D> {
     /// Sets the timer to when the endpoint must be turned next.
     fn arm(&self, turning: &mut Turning<D>, now: u64) -> Result<(), LinkError> {
         let mut due = turning.endpoint.next_timeout().unwrap_or(u64::MAX);
-        if self.device.is_empty() {
+        if !self.has_fds {
             due = due.min(now + POLL_INTERVAL_NS);
         }
         if due < turning.armed || turning.armed <= now {
@@ -141,9 +157,8 @@ impl<D: Device> Shared<D> {
     }
 
     /// What to wait on until the endpoint must be turned.
-    fn interests(&self) -> Interests<'_> {
-        let fds = self.device.iter().chain([&self.timer]);
-        fds.map(|fd| Interest { fd: fd.as_fd(), writable: false }).collect()
+    fn interests(&self, whose: usize) -> Interests<'_> {
+        self.fds[whose].iter().map(|fd| Interest { fd: fd.as_fd(), writable: false }).collect()
     }
 
     /// Turns once and waits until it is time for the next turn, for at most `limit`.
@@ -154,7 +169,7 @@ impl<D: Device> Shared<D> {
             turning.turn(now)?;
             self.arm(turning, now)?;
         }
-        let interests = self.interests();
+        let interests = self.interests(RECEIVERS);
         let mut fds: Vec<PollFd<'_>> =
             interests.iter().map(|interest| PollFd::from_borrowed_fd(interest.fd, PollFlags::IN)).collect();
         let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
@@ -212,8 +227,16 @@ fn linger<D: Device>(shared: Arc<Shared<D>>) {
 struct Handle<D: Device> {
     shared: Arc<Shared<D>>,
     key: SessionKey,
-    /// Whether the link's receiver turns the endpoint, rather than a listener.
+    /// Whether the link's halves turn the endpoint, rather than a listener.
     turns: bool,
+}
+
+impl<D: Device> Handle<D> {
+    fn interests<'a>(&'a self, whose: usize, doorbell: &'a OwnedFd) -> Interests<'a> {
+        let mut interests = if self.turns { self.shared.interests(whose) } else { Interests::new() };
+        interests.push(Interest { fd: doorbell.as_fd(), writable: false });
+        interests
+    }
 }
 
 impl<D: Device> Drop for Handle<D> {
@@ -251,7 +274,9 @@ impl<D: Device> Sender for DatagramSender<D> {
                 return Err(LinkError::TooLarge { what, len, limit }.into());
             }
         }
-        session.push(head, body).map_err(TrySendError::Full)
+        session.push(head, body).map_err(TrySendError::Full)?;
+        turning.endpoint.stir(self.handle.key);
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<bool, LinkError> {
@@ -276,7 +301,7 @@ impl<D: Device> Sender for DatagramSender<D> {
     }
 
     fn interests(&self) -> Interests<'_> {
-        Interests::from_iter([Interest { fd: self.doorbell.as_fd(), writable: false }])
+        self.handle.interests(SENDERS, &self.doorbell)
     }
 }
 
@@ -285,6 +310,7 @@ impl<D: Device> Drop for DatagramSender<D> {
         let turning = &mut *self.handle.shared.turning.lock();
         if let Ok(session) = turning.endpoint.session(self.handle.key) {
             session.finish();
+            turning.endpoint.stir(self.handle.key);
         }
         let _ = turning.turn(self.handle.shared.now());
     }
@@ -303,7 +329,12 @@ impl<D: Device> Receiver for DatagramReceiver<D> {
         let mut turned = false;
         let turning = &mut *shared.turning.lock();
         loop {
-            match turning.endpoint.session(key)?.recv(&mut self.head)? {
+            let news = turning.endpoint.session(key)?.recv(&mut self.head)?;
+            if !matches!(news, News::Empty) {
+                // The peer may have to hear of the room that was made.
+                turning.endpoint.stir(key);
+            }
+            match news {
                 News::Head { body_len } => return Ok(Incoming::Head { head: self.head.bytes(), body_len }),
                 News::Body(target) => return Ok(Incoming::Body(target)),
                 News::Empty if !turned => {
@@ -352,13 +383,12 @@ impl<D: Device> Receiver for DatagramReceiver<D> {
         let turning = &mut *self.handle.shared.turning.lock();
         if let Ok(session) = turning.endpoint.session(self.handle.key) {
             session.place(target);
+            turning.endpoint.stir(self.handle.key);
         }
     }
 
     fn interests(&self) -> Interests<'_> {
-        let mut interests = if self.handle.turns { self.handle.shared.interests() } else { Interests::new() };
-        interests.push(Interest { fd: self.doorbell.as_fd(), writable: false });
-        interests
+        self.handle.interests(RECEIVERS, &self.doorbell)
     }
 }
 
@@ -367,6 +397,7 @@ impl<D: Device> Drop for DatagramReceiver<D> {
         let turning = &mut *self.handle.shared.turning.lock();
         if let Ok(session) = turning.endpoint.session(self.handle.key) {
             session.stop_reading();
+            turning.endpoint.stir(self.handle.key);
         }
         let _ = turning.turn(self.handle.shared.now());
     }
@@ -410,7 +441,7 @@ where
 
     /// What to wait on before asking again.
     pub fn interests(&self) -> Interests<'_> {
-        self.shared.interests()
+        self.shared.interests(RECEIVERS)
     }
 }
 
@@ -440,7 +471,8 @@ where
     let key = shared.turning.lock().endpoint.connect(shared.now(), place)?;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match shared.turning.lock().endpoint.standing(key) {
+        let standing = shared.turning.lock().endpoint.standing(key);
+        match standing {
             Standing::Open => return shared.link(key, true),
             Standing::Over => return Err(LinkError::Closed),
             Standing::Asking if left.is_zero() => return Err(LinkError::Deadline(begun.elapsed())),

@@ -299,7 +299,8 @@ impl<F: Frame> Session<F> {
 
     /// The next datagram to be sent now, if any. What it returns counts as sent.
     pub fn transmit(&mut self, now: u64) -> Option<Transmit<'_>> {
-        if self.end.is_none() && self.outbox.is_empty() && (self.unread || self.finished && self.inbox.is_ended()) {
+        let done = if self.inbox.is_ended() { self.finished } else { self.unread };
+        if self.end.is_none() && self.outbox.is_empty() && done {
             self.abort(End::Ours);
         }
         if self.end.is_some() {

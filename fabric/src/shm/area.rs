@@ -154,7 +154,11 @@ mod modelled {
                 head: Line(zero()),
                 consumer_waits: Line(zero()),
                 producer_waits: Line(zero()),
-                rare: Line(Rare { producer_ended: zero(), consumer_ended: zero(), body_limit: AtomicU64::new(u64::MAX) }),
+                rare: Line(Rare {
+                    producer_ended: zero(),
+                    consumer_ended: zero(),
+                    body_limit: AtomicU64::new(u64::MAX),
+                }),
             };
             let bytes = (0..capacity).map(|_| UnsafeCell::new(0)).collect();
             let shared = Arc::new((indices, bytes));

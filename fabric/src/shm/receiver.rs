@@ -39,7 +39,10 @@ pub(super) struct ShmReceiver {
 /// What comes next.
 pub(super) enum State {
     Header,
-    Head { filled: usize, body_len: u64 },
+    Head {
+        filled: usize,
+        body_len: u64,
+    },
     /// The caller has to say where the body goes.
     Place(u64),
     Body(Landing),
@@ -143,7 +146,8 @@ impl ShmReceiver {
         self.waiting = true;
         self.give_back();
         // Acquire pairs with the Release of a sender that is dropped: after its end no tail is newer than what we see.
-        let ended = self.lifeline.is_dead() || self.consumer.indices().rare.0.producer_ended.load(Ordering::Acquire) != 0;
+        let ended =
+            self.lifeline.is_dead() || self.consumer.indices().rare.0.producer_ended.load(Ordering::Acquire) != 0;
         if self.consumer.has_news() {
             self.stop_waiting();
             return Ok(false);

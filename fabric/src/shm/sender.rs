@@ -90,7 +90,9 @@ impl ShmSender {
                         while self.passed.front().is_some_and(|&end| end <= head) {
                             self.passed.pop_front();
                         }
-                        if let Some(&end) = self.passed.front().filter(|_| self.passed.len() >= MAX_DESCRIPTORS_UNDER_WAY) {
+                        if let Some(&end) =
+                            self.passed.front().filter(|_| self.passed.len() >= MAX_DESCRIPTORS_UNDER_WAY)
+                        {
                             self.announce();
                             return Ok(Pumped::Until(end));
                         }

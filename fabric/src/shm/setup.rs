@@ -17,12 +17,12 @@
 //! 1. The memory is sealed against shrinking and growing before anybody maps it; a connector checks that.
 //! 2. Both sides check who the other is before anything is passed or used.
 
+use super::Lifeline;
 use super::area::Area;
 use super::bell::Bell;
 use super::receiver::{ShmReceiver, State};
 use super::ring::{Consumer, Indices, Producer};
 use super::sender::ShmSender;
-use super::Lifeline;
 use crate::link::{Interest, Link, LinkError, Peer};
 use crate::options::LinkOptions;
 use crate::queue::Queue;
@@ -163,7 +163,8 @@ impl Kit {
 
 /// Who is at the other end, if it may be.
 fn peer_of(socket: &OwnedFd, options: &LinkOptions) -> Result<Peer, LinkError> {
-    let credentials = sockopt::socket_peercred(socket).map_err(|error| LinkError::io("asking who the peer is", error))?;
+    let credentials =
+        sockopt::socket_peercred(socket).map_err(|error| LinkError::io("asking who the peer is", error))?;
     let uid = credentials.uid.as_raw();
     if !options.allow.permits(uid) {
         return Err(LinkError::Refused("the peer runs as a user who is not allowed"));
