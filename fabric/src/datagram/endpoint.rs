@@ -293,9 +293,9 @@ impl<D: Device> Endpoint<D> {
         self.awake.drain(..)
     }
 
-    /// Whether no sessions are left.
-    pub fn is_idle(&self) -> bool {
-        self.sessions.is_empty()
+    /// Whether there are sessions that neither a link nor a listener moves.
+    pub fn has_orphans(&self) -> bool {
+        self.sessions.iter().any(|(_, entry)| entry.abandoned || entry.attempt.is_some() && !self.listening)
     }
 
     /// The session may have something to send, with the next [`transmit`](Endpoint::transmit) or [`poll`](Endpoint::poll).

@@ -15,7 +15,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use rustix::time::{timerfd_create, timerfd_settime};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -71,24 +71,20 @@ struct Turning<D: Device> {
     doorbells: HashMap<SessionKey, Doorbells>,
     /// When the timer goes off.
     armed: u64,
+    /// Whether there is a thread for sessions that nobody else moves.
+    lingers: bool,
 }
 
-/// An endpoint that several halves share.
-struct Shared<D: Device> {
+/// An endpoint that several links share.
+pub(super) struct Shared<D: Device> {
     turning: Mutex<Turning<D>>,
     timer: OwnedFd,
+    /// The descriptors of device and timer, again: these can be lent without the lock.
+    fds: Vec<OwnedFd>,
     /// Whether the device can be waited on.
     has_fds: bool,
-    /// The descriptors of device and timer, again: these can be lent without the lock, to receivers and listeners, and to
-    /// senders.
-    fds: [Vec<OwnedFd>; 2],
     start: Instant,
 }
-
-/// A place in [`Shared::fds`].
-const RECEIVERS: usize = 0;
-/// A place in [`Shared::fds`].
-const SENDERS: usize = 1;
 
 impl<D: Device> Turning<D> {
     /// Moves everything on.
@@ -111,25 +107,19 @@ impl<D: Device> Turning<D> {
 }
 
 impl<D: Device> Shared<D> {
-    fn new(device: D, options: EndpointOptions) -> Result<Arc<Self>, LinkError> {
+    pub(super) fn new(device: D, options: EndpointOptions) -> Result<Arc<Self>, LinkError> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
             .map_err(|error| LinkError::io("making a timer", error))?;
         let interests = device.interests();
         let has_fds = !interests.is_empty();
-        let again = || -> Result<Vec<OwnedFd>, LinkError> {
-            let fds = interests.iter().map(|interest| interest.fd).chain([timer.as_fd()]);
-            fds.map(|fd| fd.try_clone_to_owned())
-                .collect::<Result<_, _>>()
-                .map_err(|error| LinkError::io("duplicating a descriptor", error))
-        };
-        let fds = [again()?, again()?];
+        let fds = again(interests.iter().map(|interest| interest.fd).chain([timer.as_fd()]))?;
         drop(interests);
         let endpoint = Endpoint::new(device, options, Box::new(random));
         Ok(Arc::new(Self {
-            turning: Mutex::new(Turning { endpoint, doorbells: HashMap::new(), armed: u64::MAX }),
+            turning: Mutex::new(Turning { endpoint, doorbells: HashMap::new(), armed: u64::MAX, lingers: false }),
             timer,
-            has_fds,
             fds,
+            has_fds,
             start: Instant::now(),
         }))
     }
@@ -157,8 +147,8 @@ impl<D: Device> Shared<D> {
     }
 
     /// What to wait on until the endpoint must be turned.
-    fn interests(&self, whose: usize) -> Interests<'_> {
-        self.fds[whose].iter().map(|fd| Interest { fd: fd.as_fd(), writable: false }).collect()
+    fn interests(&self) -> Interests<'_> {
+        self.fds.iter().map(|fd| Interest { fd: fd.as_fd(), writable: false }).collect()
     }
 
     /// Turns once and waits until it is time for the next turn, for at most `limit`.
@@ -169,7 +159,7 @@ impl<D: Device> Shared<D> {
             turning.turn(now)?;
             self.arm(turning, now)?;
         }
-        let interests = self.interests(RECEIVERS);
+        let interests = self.interests();
         let mut fds: Vec<PollFd<'_>> =
             interests.iter().map(|interest| PollFd::from_borrowed_fd(interest.fd, PollFlags::IN)).collect();
         let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
@@ -184,17 +174,26 @@ impl<D: Device> Shared<D> {
         D::Place: PlaceOfPeer,
     {
         let doorbells = Doorbells { receiver: Doorbell::new()?, sender: Doorbell::new()? };
-        let (receiver_fd, sender_fd) = (doorbells.receiver.fd.clone(), doorbells.sender.fd.clone());
+        let moves = || if turns { again(self.fds.iter().map(|fd| fd.as_fd())) } else { Ok(Vec::new()) };
+        let receiver_waits = Waits { doorbell: doorbells.receiver.fd.clone(), moves: moves()? };
+        let sender_waits = Waits { doorbell: doorbells.sender.fd.clone(), moves: moves()? };
         let turning = &mut *self.turning.lock();
         turning.doorbells.insert(key, doorbells);
         let peer = turning.endpoint.place(key).peer();
         let handle = Arc::new(Handle { shared: self.clone(), key, turns });
         Ok(Link {
-            sender: Box::new(DatagramSender { handle: handle.clone(), doorbell: sender_fd }),
-            receiver: Box::new(DatagramReceiver { handle, doorbell: receiver_fd, head: Head::default() }),
+            sender: Box::new(DatagramSender { handle: handle.clone(), waits: sender_waits }),
+            receiver: Box::new(DatagramReceiver { handle, waits: receiver_waits, head: Head::default() }),
             peer,
         })
     }
+}
+
+/// The same descriptors again.
+fn again<'a>(fds: impl Iterator<Item = BorrowedFd<'a>>) -> Result<Vec<OwnedFd>, LinkError> {
+    fds.map(|fd| fd.try_clone_to_owned())
+        .collect::<Result<_, _>>()
+        .map_err(|error| LinkError::io("duplicating a descriptor", error))
 }
 
 /// 64 bits that no peer can foresee.
@@ -205,22 +204,29 @@ fn random() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-/// Sends what is left, then lets the endpoint go.
-fn linger<D: Device>(shared: Arc<Shared<D>>) {
+/// Moves the sessions on that nobody else moves any more, until they are over.
+fn linger<D: Device>(shared: &Arc<Shared<D>>) {
     let turning = &mut *shared.turning.lock();
     let _ = turning.turn(shared.now());
-    if turning.endpoint.is_idle() {
+    if turning.lingers || !turning.endpoint.has_orphans() {
         return;
     }
     let shared = shared.clone();
-    // Without a thread what was not yet acknowledged may be lost, as it is when the process ends.
-    let _ = std::thread::Builder::new().name("dmrpc-linger".into()).spawn(move || {
-        while !shared.turning.lock().endpoint.is_idle() {
-            if shared.turn_and_wait(Duration::from_secs(1)).is_err() {
-                break;
+    let thread = std::thread::Builder::new().name("dmrpc-linger".into()).spawn(move || {
+        let mut works = true;
+        loop {
+            {
+                let turning = &mut *shared.turning.lock();
+                turning.lingers = works && turning.endpoint.has_orphans();
+                if !turning.lingers {
+                    return;
+                }
             }
+            works = shared.turn_and_wait(Duration::from_secs(1)).is_ok();
         }
     });
+    // Without a thread what was not yet acknowledged may be lost, as it is when the process ends.
+    turning.lingers = thread.is_ok();
 }
 
 /// A session that a link stands for, until both halves are gone.
@@ -231,11 +237,17 @@ struct Handle<D: Device> {
     turns: bool,
 }
 
-impl<D: Device> Handle<D> {
-    fn interests<'a>(&'a self, whose: usize, doorbell: &'a OwnedFd) -> Interests<'a> {
-        let mut interests = if self.turns { self.shared.interests(whose) } else { Interests::new() };
-        interests.push(Interest { fd: doorbell.as_fd(), writable: false });
-        interests
+/// What one half waits on. Descriptors of its own, so that all halves of all links fit into one epoll set.
+struct Waits {
+    doorbell: Arc<OwnedFd>,
+    /// Device and timer, where the half turns the endpoint.
+    moves: Vec<OwnedFd>,
+}
+
+impl Waits {
+    fn interests(&self) -> Interests<'_> {
+        let fds = self.moves.iter().map(AsFd::as_fd).chain([self.doorbell.as_fd()]);
+        fds.map(|fd| Interest { fd, writable: false }).collect()
     }
 }
 
@@ -248,14 +260,14 @@ impl<D: Device> Drop for Handle<D> {
             let _ = turning.turn(self.shared.now());
         }
         if self.turns {
-            linger(self.shared.clone());
+            linger(&self.shared);
         }
     }
 }
 
 struct DatagramSender<D: Device> {
     handle: Arc<Handle<D>>,
-    doorbell: Arc<OwnedFd>,
+    waits: Waits,
 }
 
 impl<D: Device> Sender for DatagramSender<D> {
@@ -301,7 +313,7 @@ impl<D: Device> Sender for DatagramSender<D> {
     }
 
     fn interests(&self) -> Interests<'_> {
-        self.handle.interests(SENDERS, &self.doorbell)
+        self.waits.interests()
     }
 }
 
@@ -318,7 +330,7 @@ impl<D: Device> Drop for DatagramSender<D> {
 
 struct DatagramReceiver<D: Device> {
     handle: Arc<Handle<D>>,
-    doorbell: Arc<OwnedFd>,
+    waits: Waits,
     head: Head<D::Frame>,
 }
 
@@ -388,7 +400,7 @@ impl<D: Device> Receiver for DatagramReceiver<D> {
     }
 
     fn interests(&self) -> Interests<'_> {
-        self.handle.interests(RECEIVERS, &self.doorbell)
+        self.waits.interests()
     }
 }
 
@@ -418,9 +430,13 @@ where
     ///
     /// [`LinkError::Io`] if the system gives no timer.
     pub fn new(device: D, options: EndpointOptions) -> Result<Self, LinkError> {
-        let shared = Shared::new(device, options)?;
+        Ok(Self::on(Shared::new(device, options)?))
+    }
+
+    /// Accepts links over an endpoint that is there.
+    pub(super) fn on(shared: Arc<Shared<D>>) -> Self {
         shared.turning.lock().endpoint.listen();
-        Ok(Self { shared })
+        Self { shared }
     }
 
     /// The next link that a peer opened, if there is one now; moves all accepted links on.
@@ -441,14 +457,14 @@ where
 
     /// What to wait on before asking again.
     pub fn interests(&self) -> Interests<'_> {
-        self.shared.interests(RECEIVERS)
+        self.shared.interests()
     }
 }
 
 impl<D: Device> Drop for DatagramListener<D> {
     fn drop(&mut self) {
         self.shared.turning.lock().endpoint.stop_listening();
-        linger(self.shared.clone());
+        linger(&self.shared);
     }
 }
 
@@ -466,16 +482,33 @@ pub fn connect<D: Device>(
 where
     D::Place: PlaceOfPeer,
 {
+    connect_on(&Shared::new(device, options)?, place, deadline)
+}
+
+/// As [`connect`], over an endpoint that is there.
+pub(super) fn connect_on<D: Device>(
+    shared: &Arc<Shared<D>>,
+    place: D::Place,
+    deadline: Instant,
+) -> Result<Link, LinkError>
+where
+    D::Place: PlaceOfPeer,
+{
     let begun = Instant::now();
-    let shared = Shared::new(device, options)?;
     let key = shared.turning.lock().endpoint.connect(shared.now(), place)?;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let standing = shared.turning.lock().endpoint.standing(key);
         match standing {
             Standing::Open => return shared.link(key, true),
-            Standing::Over => return Err(LinkError::Closed),
-            Standing::Asking if left.is_zero() => return Err(LinkError::Deadline(begun.elapsed())),
+            Standing::Over => {
+                shared.turning.lock().endpoint.abandon(key);
+                return Err(LinkError::Closed);
+            }
+            Standing::Asking if left.is_zero() => {
+                shared.turning.lock().endpoint.abandon(key);
+                return Err(LinkError::Deadline(begun.elapsed()));
+            }
             Standing::Asking => {}
         }
         shared.turn_and_wait(left)?;

@@ -12,6 +12,7 @@
 //! | `endpoint.rs` | all sessions over one device |
 //! | `device.rs` | what carries datagrams |
 //! | `udp.rs` | a UDP socket as a device |
+//! | `dpdk.rs` | a port of DPDK's as a device, with the feature `dpdk` |
 //! | `links.rs` | sessions as links, and the listener |
 //!
 //! The ideas are those of eRPC (Kalia, Kaminsky, Andersen: *Datacenter RPCs can be General and Fast*, NSDI 2019): no
@@ -20,6 +21,8 @@
 //! a lost packet is sent again alone, as soon as three later ones overtook it or after a multiple of the measured round trip.
 
 pub mod device;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod endpoint;
 pub mod links;
 pub mod packet;
