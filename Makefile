@@ -26,7 +26,7 @@ help: ## This list
 
 .PHONY: demo
 demo: ## The main job: seven tiers of processes pass photographs by value and by reference
-	cargo run --locked --release -p img_transcode -- $(DEMO_ARGS)
+	cargo run --locked --release -p img-transcode -- $(DEMO_ARGS)
 
 .PHONY: bench
 bench: ## Every layer against the bare machine, as one table; figures also in out/bench.json
@@ -53,6 +53,7 @@ test-rust: $(VENV)/ready ## Unit, property, simulation, conformance and process 
 
 .PHONY: test-loom
 test-loom: ## Every interleaving of rings and doorbell
+	RUSTFLAGS="--cfg loom" cargo test --locked --release -p dmrpc-fabric --lib --target-dir target/loom loom
 
 .PHONY: test-fuzz
 test-fuzz: ## A short run of each fuzz target

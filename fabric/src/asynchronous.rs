@@ -1,12 +1,13 @@
-//! Halves of a link for tokio tasks.
+//! Halves of a link, and listeners, for tokio tasks.
 //!
 //! 1. A future of this module that is dropped loses nothing: what came is there for the next call, what was taken leaves
 //!    with the next flush.
 
-use crate::link::{Body, Incoming, Interests, LinkError, Receiver, Sender, Target, TrySendError};
+use crate::link::{Body, Incoming, Interests, Link, LinkError, Receiver, Sender, Target, TrySendError};
+use crate::listen::Listener;
 use smallvec::SmallVec;
 use std::future::poll_fn;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::task::{Context, Poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -147,9 +148,11 @@ impl AsyncReceiver {
     /// # Errors
     ///
     /// [`LinkError::Io`] if the descriptors can't be registered.
-    pub fn new(inner: Box<dyn Receiver>) -> Result<Self, LinkError> {
+    pub fn new(mut inner: Box<dyn Receiver>) -> Result<Self, LinkError> {
         // SAFETY: `inner` is dropped after what watches it, and `into_inner` moves it without dropping it.
         let watched = unsafe { Watched::new(&inner.interests()) }?;
+        // The runtime waits on edges.
+        inner.edge_triggered(true);
         Ok(Self { watched, inner })
     }
 
@@ -213,7 +216,51 @@ impl AsyncReceiver {
     }
 
     /// The half itself, for good.
-    pub fn into_inner(self) -> Box<dyn Receiver> {
+    pub fn into_inner(mut self) -> Box<dyn Receiver> {
+        self.inner.edge_triggered(false);
         self.inner
+    }
+}
+
+/// A [`Listener`] that waits for somebody to connect.
+pub struct AsyncListener {
+    /// Before `inner`, whose descriptor it watches, so that it is dropped first.
+    watched: Watched,
+    inner: Listener,
+}
+
+impl AsyncListener {
+    /// Around a listener. Within a tokio runtime with I/O enabled.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Io`] if the descriptor can't be registered.
+    pub fn new(inner: Listener) -> Result<Self, LinkError> {
+        let watched = {
+            let interests: Interests<'_> =
+                std::iter::once(crate::link::Interest { fd: inner.as_fd(), writable: false }).collect();
+            // SAFETY: `inner` keeps its descriptor for its life, and is dropped after what watches it.
+            unsafe { Watched::new(&interests) }?
+        };
+        Ok(Self { watched, inner })
+    }
+
+    /// The next link.
+    ///
+    /// # Errors
+    ///
+    /// As [`Listener::try_accept`].
+    pub async fn accept(&mut self) -> Result<Link, LinkError> {
+        loop {
+            if let Some(link) = self.inner.try_accept()? {
+                return Ok(link);
+            }
+            self.watched.ready().await?;
+        }
+    }
+
+    /// The listener itself.
+    pub fn get_ref(&self) -> &Listener {
+        &self.inner
     }
 }

@@ -15,7 +15,7 @@
 #![forbid(unsafe_code)]
 
 use crate::link::{Body, Incoming, LinkError, Receiver, Sender, Target, TrySendError};
-use crate::wait::wait;
+use crate::wait::{Edges, wait};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -93,6 +93,8 @@ impl BlockingSender {
 pub struct BlockingReceiver {
     inner: Box<dyn Receiver>,
     spin: Spin,
+    /// What is waited on, from the first time on.
+    edges: Option<Edges>,
 }
 
 /// What came, without a borrow.
@@ -104,7 +106,7 @@ enum Came {
 impl BlockingReceiver {
     /// Around a half of a link.
     pub fn new(inner: Box<dyn Receiver>) -> Self {
-        Self { inner, spin: Spin::default() }
+        Self { inner, spin: Spin::default(), edges: None }
     }
 
     /// The same, burning processor time before it sleeps.
@@ -138,7 +140,14 @@ impl BlockingReceiver {
             match self.inner.recv()? {
                 Incoming::Head { body_len, .. } => return Ok(Came::Head(body_len)),
                 Incoming::Body(target) => return Ok(Came::Body(target)),
-                Incoming::Empty => wait(&self.inner.interests(), deadline)?,
+                Incoming::Empty => {}
+            }
+            match &self.edges {
+                Some(edges) => edges.wait(deadline)?,
+                None => {
+                    self.edges = Some(Edges::of(&self.inner.interests())?);
+                    self.inner.edge_triggered(true);
+                }
             }
         }
     }
@@ -189,7 +198,8 @@ impl BlockingReceiver {
     }
 
     /// The half itself, for good.
-    pub fn into_inner(self) -> Box<dyn Receiver> {
+    pub fn into_inner(mut self) -> Box<dyn Receiver> {
+        self.inner.edge_triggered(false);
         self.inner
     }
 }

@@ -54,12 +54,6 @@ struct Message {
     body_len: u64,
 }
 
-impl Message {
-    fn bytes(&self) -> u64 {
-        self.head.len() as u64 + self.body_len
-    }
-}
-
 /// Two ends that are linked to each other.
 ///
 /// # Errors

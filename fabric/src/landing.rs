@@ -49,6 +49,30 @@ impl Landing {
         self.remaining -= by as u64;
     }
 
+    /// All places where bytes still go, in order; none if they go nowhere.
+    pub(crate) fn places(&mut self) -> impl Iterator<Item = (*mut u8, usize)> {
+        let parts = match &self.target {
+            Target::Memory(destination) => &destination.parts()[self.part.min(destination.parts().len())..],
+            Target::Discard => &[],
+        };
+        let filled = self.filled;
+        let mut first = true;
+        parts.iter().filter_map(move |part| {
+            let skip = if std::mem::take(&mut first) { filled } else { 0 };
+            (part.len > skip).then(|| (part.start.wrapping_add(skip), part.len - skip))
+        })
+    }
+
+    /// So many bytes came to the places.
+    pub(crate) fn pass(&mut self, mut count: usize) {
+        while count > 0 {
+            let (_, len) = self.next().expect("caller: passes not more than the places have room for");
+            let step = len.min(count);
+            self.advance(step);
+            count -= step;
+        }
+    }
+
     /// What is still to come, in bytes.
     pub(crate) fn remaining(&self) -> u64 {
         self.remaining

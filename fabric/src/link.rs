@@ -86,7 +86,8 @@ pub trait Sender: Send {
     ///
     /// # Errors
     ///
-    /// [`TrySendError::Full`] gives the body back: flush, wait for [`interests`](Sender::interests) and try again.
+    /// [`TrySendError::Full`] gives the body back: flush, wait for [`interests`](Sender::interests) if that says `false`, and
+    /// try again.
     /// [`TrySendError::Link`] if the link has ended or the message is over a limit of the link.
     fn try_send(&mut self, head: &[u8], body: Body) -> Result<(), TrySendError>;
 
@@ -97,8 +98,8 @@ pub trait Sender: Send {
     /// [`LinkError`] if the link has ended.
     fn flush(&mut self) -> Result<bool, LinkError>;
 
-    /// What to wait on when `flush` said `false`; a `flush` that said so has asked for the wake-up. The same descriptors for
-    /// the life of the link, and none of them is also the receiver's, so that both halves fit into one epoll set.
+    /// What to wait on when `flush` said `false`, and then only: a socket can nearly always be written. A `flush` that said
+    /// so has asked for the wake-up. The same descriptors for the life of the link, and none of them is also the receiver's, so that both halves fit into one epoll set.
     fn interests(&self) -> Interests<'_>;
 
     /// Passes a descriptor, under a number that messages sent from now on may refer to.
@@ -131,8 +132,8 @@ pub trait Receiver: Send {
     /// If a body waits to be placed.
     fn recv(&mut self) -> Result<Incoming<'_>, LinkError>;
 
-    /// The head that was received last, once more: for callers that cannot keep the borrow of [`recv`](Receiver::recv). Empty
-    /// before the first.
+    /// The head that was received last, once more, until the next one is: for callers that cannot keep the borrow of
+    /// [`recv`](Receiver::recv). Empty before the first.
     fn head(&self) -> &[u8];
 
     /// Burns up to `budget` of processor time until there is something to receive, if the transport can tell without the
@@ -140,6 +141,12 @@ pub trait Receiver: Send {
     /// given, so that neither side makes a system call.
     fn spin(&mut self, budget: std::time::Duration) {
         let _ = budget;
+    }
+
+    /// Says whether the caller waits edge-triggered: not for a descriptor to be ready, but for it to become ready again. Then
+    /// a half may leave its bells ringing, which saves a system call a wake-up. At first it does not.
+    fn edge_triggered(&mut self, edges: bool) {
+        let _ = edges;
     }
 
     /// Says where the body goes whose head was just received.

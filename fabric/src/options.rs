@@ -13,6 +13,11 @@ pub struct LinkOptions {
     /// Heads and bodies that a sender takes while the link is busy, in bytes; a message that would make them more is
     /// [`Full`](crate::link::TrySendError::Full). A sender that is not busy takes any message.
     pub max_queued_bytes: u64,
+    /// How many bytes of bodies one call of a half moves before it says [`Empty`](crate::link::Incoming::Empty) or `false`
+    /// though it could go on, so that a loop over many links is fair. Only for those who wait level-triggered (`poll`, plain
+    /// `epoll`): the descriptors stay ready. The blocking and the tokio
+    /// receiver need the default, no such limit.
+    pub turn_bytes: u64,
     /// How long a peer may take to set up a link that it began, before the acceptor gives it up.
     pub setup_timeout: Duration,
     /// How many peers of an acceptor may be setting up at a time; the one that took longest makes way for the next.
@@ -27,6 +32,7 @@ impl Default for LinkOptions {
             ring_bytes: 256 * 1024,
             max_body_bytes: 1 << 40,
             max_queued_bytes: 1024 * 1024,
+            turn_bytes: u64::MAX,
             setup_timeout: Duration::from_secs(5),
             max_setups: 256,
             allow: Allow::SameUser,
@@ -53,6 +59,13 @@ impl LinkOptions {
     #[must_use]
     pub fn max_queued_bytes(mut self, bytes: u64) -> Self {
         self.max_queued_bytes = bytes;
+        self
+    }
+
+    /// Sets [`turn_bytes`](Self::turn_bytes).
+    #[must_use]
+    pub fn turn_bytes(mut self, bytes: u64) -> Self {
+        self.turn_bytes = bytes;
         self
     }
 

@@ -8,6 +8,10 @@
 //! search on from there.
 #![forbid(unsafe_code)]
 
+mod actors;
+mod address;
+mod frames;
+mod grant;
 mod wire;
 
 /// A decoder under test.
@@ -21,7 +25,16 @@ pub struct Target {
 }
 
 /// Every target, in the order of their programs in `Cargo.toml`.
-pub const TARGETS: &[Target] = &[wire::REQUEST, wire::REPLY, wire::REFERENCE];
+pub const TARGETS: &[Target] = &[
+    wire::REQUEST,
+    wire::REPLY,
+    wire::REFERENCE,
+    address::ADDRESS,
+    frames::TCP,
+    frames::SHM,
+    actors::ACTORS,
+    grant::GRANT,
+];
 
 /// Runs the target of this name on `data`.
 ///

@@ -49,6 +49,12 @@ mod sealed {
 /// Objects begin at multiples of this in memory, inline ones included: the largest alignment that a [`Pod`] may want.
 pub(crate) const MAX_ALIGNMENT: usize = 64;
 
+/// Has that alignment.
+#[repr(align(64))]
+pub(crate) struct Aligned;
+
+const _: () = assert!(align_of::<Aligned>() == MAX_ALIGNMENT);
+
 impl<T: Pod> Content for [T] {
     const CODEC: Codec = Codec::RAW;
 

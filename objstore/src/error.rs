@@ -136,6 +136,8 @@ pub enum Subject {
     Segment(u32),
     /// A grant.
     Grant,
+    /// So many pages of memory.
+    Memory(u32),
 }
 
 impl std::fmt::Display for Subject {
@@ -144,6 +146,7 @@ impl std::fmt::Display for Subject {
             Subject::Object(id) => write!(f, "object {id}"),
             Subject::Segment(segment) => write!(f, "segment {segment}"),
             Subject::Grant => f.write_str("the grant"),
+            Subject::Memory(pages) => write!(f, "memory of {pages} pages"),
         }
     }
 }
@@ -157,5 +160,24 @@ impl std::fmt::Debug for Subject {
 impl From<Malformed> for StoreError {
     fn from(malformed: Malformed) -> Self {
         StoreError::Malformed(malformed.0)
+    }
+}
+
+/// What a status of the node means to whoever asked.
+pub(crate) fn status_error(status: Status, doing: &'static str, about: Option<Subject>) -> StoreError {
+    match (status, about) {
+        (Status::NotFound, Some(about)) => StoreError::NotFound(about),
+        (Status::Stale, Some(about)) => StoreError::Stale(about),
+        (Status::TooManySessions, _) => StoreError::TooManySessions,
+        (Status::LeaseExpired, _) => StoreError::LeaseExpired,
+        (Status::Denied, _) => StoreError::Denied,
+        (Status::ShuttingDown, _) => StoreError::ShuttingDown,
+        (Status::OutOfMemory, Some(Subject::Memory(pages))) => StoreError::OutOfMemory { pages },
+        (Status::QuotaExceeded, Some(Subject::Memory(pages))) => StoreError::QuotaExceeded { pages },
+        (Status::OutOfMemory, _) => StoreError::OutOfMemory { pages: 0 },
+        (Status::QuotaExceeded, _) => StoreError::QuotaExceeded { pages: 0 },
+        // A commit that the node waited for and that did not come: its maker died before it sent it.
+        (Status::DeadlineExceeded, Some(about @ Subject::Object(_))) => StoreError::Stale(about),
+        (status, _) => StoreError::Refused { doing, status },
     }
 }

@@ -7,16 +7,34 @@
 //! No runtime is needed: futures are woken by the store's own thread, and mostly need not wait at all. On a plain thread use
 //! [`block_on`].
 
+mod arena;
+mod buffer;
+mod cache;
+mod claim;
+mod client;
 mod codec;
+mod dirty;
 mod draft;
 mod edit;
 mod error;
+mod fork;
 mod grant;
 mod inline;
+mod io;
+mod layout;
+mod ledger;
 mod loan;
+mod mosaic;
 mod object;
+mod overlay;
 mod private;
 mod reference;
+mod registry;
+mod segment;
+mod session;
+#[cfg(test)]
+mod simulation;
+mod spans;
 mod store;
 mod view;
 mod wait;

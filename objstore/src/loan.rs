@@ -4,30 +4,48 @@
 //! and the memory node hears nothing. Each link between two processes has a [`Loans`] for what this side sends, and a
 //! [`Borrows`] for what it receives.
 
+use crate::client::{Client, PROMOTE_AFTER};
 use crate::codec::Content;
+use crate::layout::Layout;
+use crate::ledger::{Borrowed, Lent};
+use crate::object::Object;
 use crate::reference::Target;
-use crate::{AnyRef, Codec, ObjectRef, StoreError};
-use dmrpc_wire::{Inlined, ObjectId, WireRef};
+use crate::{AnyRef, Codec, ObjectRef, Store, StoreError, registry};
+use dmrpc_pages::Extent;
+use dmrpc_wire::{Inlined, MAX_REF_EXTENTS, ObjectId, RawExtent, WireRef};
+use parking_lot::Mutex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smallvec::{SmallVec, smallvec};
 use std::cell::RefCell;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 /// The MessagePack extension type of a reference within a payload: four bytes, little endian, which of the message's
 /// references it is. In other formats it is the pair of this number and those bytes.
 pub const REF_EXTENSION: i8 = 1;
 
+/// The most references that are lent over one link at a time.
+const MAX_LOANS: usize = 1 << 20;
+/// The longest inline bytes that travel with a reference.
+const MAX_INLINE: u64 = 1 << 20;
+
 /// What this process has lent over one link. Clones are the same.
 #[derive(Clone)]
 pub struct Loans {
-    shared: Arc<Duration>,
+    shared: Arc<LoansShared>,
+}
+
+struct LoansShared {
+    grace: Duration,
+    book: Mutex<Lent<AnyRef>>,
 }
 
 impl Loans {
     /// Nothing lent yet. When the link ends, what is lent is kept for `grace`, so that borrowers can take holds of their
     /// own.
     pub fn new(grace: Duration) -> Self {
-        Self { shared: Arc::new(grace) }
+        Self { shared: Arc::new(LoansShared { grace, book: Mutex::new(Lent::new(MAX_LOANS)) }) }
     }
 
     /// Appends the reference to `out` as a [`WireRef`], and keeps a clone until [`returned`](Loans::returned) has the number
@@ -37,33 +55,47 @@ impl Loans {
     ///
     /// [`StoreError::TooLarge`] when too much is lent already, and what can go wrong with a request. Nothing is lent then.
     pub fn lend(&self, reference: &AnyRef, out: &mut Vec<u8>) -> Result<u64, StoreError> {
-        match &reference.target {
+        let AnyRef { target, offset, length, codec } = reference;
+        let (&offset, &length, codec) = (offset, length, codec.0);
+        match target {
+            Target::Inline(_) if length > MAX_INLINE => {
+                Err(StoreError::TooLarge { what: "inline object", len: length, limit: MAX_INLINE })
+            }
             Target::Inline(bytes) => {
-                let bytes = &bytes.bytes()[reference.offset as usize..(reference.offset + reference.length) as usize];
-                WireRef {
-                    id: ObjectId::NULL,
-                    offset: 0,
-                    length: reference.length,
-                    size: reference.length,
-                    loan: 0,
-                    codec: reference.codec.0,
-                    bytes: Inlined::Bytes(bytes),
-                }
-                .encode(out);
+                let bytes = Inlined::Bytes(&bytes.bytes()[offset as usize..(offset + length) as usize]);
+                WireRef { id: ObjectId::NULL, offset: 0, length, size: length, loan: 0, codec, bytes }.encode(out);
                 Ok(0)
             }
-            Target::Stored(_) => Err(StoreError::Closed),
+            Target::Stored(object) => {
+                object.publish()?;
+                let extents = extents_of(object, &reference.range());
+                let loan = {
+                    let mut book = self.shared.book.lock();
+                    if !book.has_room() {
+                        let (len, limit) = (book.len() as u64, MAX_LOANS as u64);
+                        return Err(StoreError::TooLarge { what: "number of loans", len, limit });
+                    }
+                    book.lend(reference.clone())
+                };
+                let bytes = Inlined::Stored(&extents);
+                WireRef { id: object.id(), offset, length, size: object.size(), loan, codec, bytes }.encode(out);
+                Ok(loan)
+            }
         }
     }
 
     /// The receiver is done with these loans, or they never reached it. Numbers that are not lent are passed over.
     pub fn returned(&self, loans: &[u64]) {
-        let _ = loans;
+        let mut book = self.shared.book.lock();
+        let returned: Vec<AnyRef> = loans.iter().filter_map(|number| book.returned(*number)).collect();
+        drop(book);
+        // Not under the lock: the last reference may be among them.
+        drop(returned);
     }
 
     /// Number of references that are lent now.
     pub fn len(&self) -> usize {
-        0
+        self.shared.book.lock().len()
     }
 
     /// Whether nothing is lent now.
@@ -71,23 +103,116 @@ impl Loans {
         self.len() == 0
     }
 
-    /// The link is gone. What is lent is kept for the grace period, then let go.
+    /// The link is gone. What is lent is kept for the grace period, then let go. So it is when the last clone is dropped.
     pub fn close(&self) {
-        let _ = &self.shared;
+        let lent = self.shared.book.lock().close();
+        linger(lent, self.shared.grace);
+    }
+}
+
+impl Drop for LoansShared {
+    fn drop(&mut self) {
+        linger(self.book.get_mut().close(), self.grace);
+    }
+}
+
+/// Has the stores keep references for a while.
+fn linger(lent: Vec<AnyRef>, grace: Duration) {
+    let until = Instant::now() + grace;
+    let mut by_client: Vec<(Arc<Client>, Vec<AnyRef>)> = Vec::new();
+    for reference in lent {
+        let Target::Stored(object) = &reference.target else { continue };
+        match by_client.iter_mut().find(|(client, _)| Arc::ptr_eq(client, &object.client)) {
+            Some((_, same)) => same.push(reference),
+            None => by_client.push((object.client.clone(), vec![reference])),
+        }
+    }
+    for (client, references) in by_client {
+        client.linger(until, references);
+    }
+}
+
+/// The extents that cover a range, if they are known and few.
+fn extents_of(object: &Object, range: &std::ops::Range<u64>) -> SmallVec<[RawExtent; MAX_REF_EXTENTS]> {
+    let pages = Layout::pages_of(range, object.client.page_size);
+    let extents: SmallVec<[RawExtent; MAX_REF_EXTENTS]> = match object.layout(range) {
+        Some(layout) => layout.cut(pages).take(MAX_REF_EXTENTS + 1).map(|piece| piece.extent.into()).collect(),
+        // Passed on by who has not looked at it: as it came.
+        None => object.hinted(pages),
+    };
+    if extents.len() > MAX_REF_EXTENTS { SmallVec::new() } else { extents }
+}
+
+/// A loan that is to be given back.
+pub(crate) struct Loan {
+    from: Arc<BorrowsShared>,
+    number: u64,
+}
+
+impl Loan {
+    pub(crate) fn give_back(self) {
+        let wake = self.from.book.lock().done(self.number);
+        if wake {
+            (self.from.wake)();
+        }
     }
 }
 
 /// What this process has borrowed over one link. Clones are the same.
 #[derive(Clone)]
 pub struct Borrows {
-    shared: Arc<dyn Fn() + Send + Sync>,
+    shared: Arc<BorrowsShared>,
+}
+
+pub(crate) struct BorrowsShared {
+    book: Mutex<Borrowed<Weak<Object>>>,
+    wake: Box<dyn Fn() + Send + Sync>,
+    /// Whose references of its node are; else it is looked up.
+    client: Option<Arc<Client>>,
+}
+
+/// All books of this process, for what is borrowed for long.
+static BOOKS: Mutex<Vec<Weak<BorrowsShared>>> = Mutex::new(Vec::new());
+
+/// What was borrowed of a client's node before the last call and still is: its claims say that a hold is wanted. And whether
+/// there is more.
+pub(crate) fn old_borrows(client: &Client) -> (Vec<Arc<Object>>, bool) {
+    let books: Vec<Arc<BorrowsShared>> = {
+        let mut books = BOOKS.lock();
+        books.retain(|book| book.strong_count() > 0);
+        books.iter().filter_map(Weak::upgrade).collect()
+    };
+    let (mut old, mut young) = (Vec::new(), false);
+    for book in books {
+        let live: Vec<Arc<Object>> = book.book.lock().live().filter_map(Weak::upgrade).collect();
+        for object in live.into_iter().filter(|object| std::ptr::eq(&*object.client, client)) {
+            match object.age() {
+                Some(true) => old.push(object),
+                Some(false) => {}
+                None => young = true,
+            }
+        }
+    }
+    (old, young)
 }
 
 impl Borrows {
     /// Nothing borrowed yet. `wake` is called, on any thread, when there is something for
     /// [`take_returns`](Borrows::take_returns); it must not block.
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { shared: Arc::new(wake) }
+        Self::with(None, Box::new(wake))
+    }
+
+    /// As [`new`](Borrows::new), for a process with several stores for one node (of several tenants, say): references of that
+    /// node are this store's.
+    pub fn of(store: &Store, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self::with(Some(store.client().clone()), Box::new(wake))
+    }
+
+    fn with(client: Option<Arc<Client>>, wake: Box<dyn Fn() + Send + Sync>) -> Self {
+        let shared = Arc::new(BorrowsShared { book: Mutex::new(Borrowed::new()), wake, client });
+        BOOKS.lock().push(Arc::downgrade(&shared));
+        Self { shared }
     }
 
     /// Takes one reference off the front of `bytes`; returns it and what follows. Nobody is asked and nothing waits.
@@ -98,23 +223,82 @@ impl Borrows {
     /// node; then the loan is given back.
     pub fn borrow<'a>(&self, bytes: &'a [u8]) -> Result<(AnyRef, &'a [u8]), StoreError> {
         let (wire, rest) = WireRef::decode(bytes)?;
-        match wire.bytes {
+        let codec = Codec(wire.codec);
+        let extents = match wire.bytes {
             Inlined::Bytes(bytes) => {
-                let whole = AnyRef::inline(bytes, Codec(wire.codec));
-                Ok((AnyRef { offset: wire.offset, length: wire.length, ..whole }, rest))
+                let whole = AnyRef::inline(bytes, codec);
+                return Ok((AnyRef { offset: wire.offset, length: wire.length, ..whole }, rest));
             }
-            Inlined::Stored(_) => Err(StoreError::UnknownNode(wire.id.node())),
+            Inlined::Stored(extents) => extents,
+        };
+        let object = self.object(&wire, extents)?;
+        let reference = AnyRef { target: Target::Stored(object), offset: wire.offset, length: wire.length, codec };
+        Ok((reference, rest))
+    }
+
+    fn object(&self, wire: &WireRef<'_>, extents: &[RawExtent]) -> Result<Arc<Object>, StoreError> {
+        let node = wire.id.node();
+        let clients = match &self.shared.client {
+            Some(client) if client.node == node => smallvec![client.clone()],
+            _ => registry::all(node),
+        };
+        // Something that this process has a hold on needs no loan.
+        for client in &clients {
+            let known = client.known.get(&wire.id).and_then(|known| known.upgrade());
+            if let Some(known) = known.filter(|known| known.size() == wire.size && known.check_claim().is_ok()) {
+                self.give_back(wire.loan);
+                return Ok(known);
+            }
+        }
+        let Some(client) = clients.iter().find(|client| !client.has_ended()).or(clients.first()).cloned() else {
+            self.give_back(wire.loan);
+            return Err(StoreError::UnknownNode(node));
+        };
+        let hint = match hint(wire, extents, &client) {
+            Ok(hint) => hint,
+            Err(error) => {
+                self.give_back(wire.loan);
+                return Err(error);
+            }
+        };
+        let loan = (wire.loan != 0).then(|| Loan { from: self.shared.clone(), number: wire.loan });
+        let object = Object::borrowed(&client, wire.id, wire.size, loan, hint);
+        if wire.loan == 0 {
+            return Err(StoreError::Malformed("a reference that is not lent"));
+        }
+        let (new, closed) = {
+            let mut book = self.shared.book.lock();
+            (book.borrow(wire.loan, Arc::downgrade(&object)), book.is_closed())
+        };
+        if !new {
+            // The number stays the first's: this one must not give it back.
+            object.disown();
+            return Err(StoreError::Malformed("a loan that was lent before"));
+        }
+        if closed && object.lender_lost() {
+            client.adopt(std::slice::from_ref(&object));
+        }
+        if !client.borrowed.swap(true, Ordering::Relaxed) {
+            client.session.lock().wake_by(Instant::now() + PROMOTE_AFTER);
+        }
+        Ok(object)
+    }
+
+    fn give_back(&self, number: u64) {
+        let wake = self.shared.book.lock().give_back(number);
+        if wake {
+            (self.shared.wake)();
         }
     }
 
     /// Appends the loans to give back since the last time.
     pub fn take_returns(&self, into: &mut Vec<u64>) {
-        let _ = into;
+        self.shared.book.lock().take_returns(into);
     }
 
     /// Number of references that are borrowed now.
     pub fn len(&self) -> usize {
-        0
+        self.shared.book.lock().len()
     }
 
     /// Whether nothing is borrowed now.
@@ -124,8 +308,39 @@ impl Borrows {
 
     /// The link is gone: every reference that is still borrowed takes a hold of its own, at once.
     pub fn close(&self) {
-        let _ = &self.shared;
+        let live = self.shared.book.lock().close();
+        let mut by_client: Vec<(Arc<Client>, Vec<Arc<Object>>)> = Vec::new();
+        for object in live.iter().filter_map(Weak::upgrade).filter(|object| object.lender_lost()) {
+            match by_client.iter_mut().find(|(client, _)| Arc::ptr_eq(client, &object.client)) {
+                Some((_, same)) => same.push(object),
+                None => by_client.push((object.client.clone(), vec![object])),
+            }
+        }
+        for (client, objects) in by_client {
+            client.adopt(&objects);
+        }
     }
+}
+
+/// The extents that came with a reference, and the page that they begin with; none if they don't cover what is referred to.
+fn hint(
+    wire: &WireRef<'_>,
+    extents: &[RawExtent],
+    client: &Client,
+) -> Result<(u32, SmallVec<[Extent; 1]>), StoreError> {
+    if client.page_size.pages_for(wire.size).is_none() {
+        return Err(StoreError::Malformed("a reference to an object of too many pages"));
+    }
+    if extents.is_empty() {
+        return Ok((0, SmallVec::new()));
+    }
+    let pages = Layout::pages_of(&(wire.offset..wire.offset + wire.length), client.page_size);
+    let extents: SmallVec<[Extent; 1]> = extents.iter().map(|extent| Extent::from(*extent)).collect();
+    let count: u64 = extents.iter().map(|extent| u64::from(extent.count)).sum();
+    if extents.iter().any(|extent| !extent.is_valid()) || count != u64::from(pages.end - pages.start) {
+        return Err(StoreError::Malformed("a reference whose extents are not its pages"));
+    }
+    Ok((pages.start, extents))
 }
 
 /// The references of a message to be sent. Unless [`sent`](Lending::sent), they are taken back.

@@ -2,12 +2,14 @@
 
 use crate::codec::Content;
 use crate::inline::InlineBytes;
+use crate::layout::Layout;
 use crate::object::Object;
 use crate::{Codec, Edit, Granted, StoreError, View};
+use dmrpc_pages::Extent;
 use dmrpc_wire::{NodeId, ObjectId};
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +52,11 @@ pub(crate) enum Target {
 impl AnyRef {
     pub(crate) fn inline(bytes: &[u8], codec: Codec) -> Self {
         Self { target: Target::Inline(InlineBytes::copy_of(bytes)), offset: 0, length: bytes.len() as u64, codec }
+    }
+
+    /// The bytes of the object that are referred to.
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.offset..self.offset + self.length
     }
 
     pub(crate) fn stored(object: Arc<Object>, codec: Codec) -> Self {
@@ -127,6 +134,52 @@ impl AnyRef {
     /// As there.
     pub fn try_get(&self) -> Option<Result<View, StoreError>> {
         View::try_open(self)
+    }
+
+    /// Copies the bytes from `offset` on, without a view of them. For what lies in many pieces, or is only partly wanted.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::OutOfRange`], and as [`ObjectRef::get`].
+    pub async fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), StoreError> {
+        let part = self.slice(offset..offset.saturating_add(into.len() as u64))?;
+        if let Target::Stored(object) = &part.target
+            && object.client.local
+        {
+            object.locate(&part.range()).await?.copy_to(part.offset, into);
+        } else {
+            into.copy_from_slice(View::open(&part).await?.as_bytes());
+        }
+        Ok(())
+    }
+
+    /// The pages that the bytes lie in, in order, holes included; none for inline bytes. References to objects that share pages
+    /// have extents in common.
+    ///
+    /// # Errors
+    ///
+    /// As [`ObjectRef::get`].
+    pub async fn extents(&self) -> Result<Vec<Extent>, StoreError> {
+        let Target::Stored(object) = &self.target else { return Ok(Vec::new()) };
+        let pages = Layout::pages_of(&self.range(), object.client.page_size);
+        if object.client.local {
+            return Ok(object.locate(&self.range()).await?.cut(pages).map(|piece| piece.extent).collect());
+        }
+        object.check_claim()?;
+        let mut at = 0;
+        let mut extents = object.client.resolve(object.id(), object.size()).await?;
+        extents.retain_mut(|extent| {
+            let (start, end) = (pages.start.max(at), pages.end.min(at + extent.count));
+            let skip = start.saturating_sub(at);
+            at += extent.count;
+            if start >= end {
+                return false;
+            }
+            let first = if extent.is_hole() { 0 } else { extent.first + skip };
+            *extent = Extent::new(extent.segment, first, end - start);
+            true
+        });
+        Ok(extents)
     }
 
     /// As [`ObjectRef::edit`].
@@ -240,7 +293,7 @@ impl<T: Content + ?Sized> ObjectRef<T> {
     /// The bytes. On the memory node's host that is arithmetic on addresses, without a copy, for any size; from elsewhere
     /// they are read, unless the store's cache has them.
     ///
-    /// An object in several pieces is first mapped as one; [`AnyRef::chunks`] does without.
+    /// An object in several pieces is copied if it is small, else mapped side by side once; [`AnyRef::read`] does without.
     ///
     /// # Errors
     ///

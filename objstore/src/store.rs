@@ -1,11 +1,20 @@
 //! Stores: connections to memory nodes.
 
+use crate::buffer::Buffer;
+use crate::client::Client;
 use crate::codec::{self, Encoded};
-use crate::{AnyRef, Codec, Draft, Granted, ObjectRef, Pod, StoreError};
+use crate::object::Object;
+use crate::session::{Answer, Undo};
+use crate::{AnyRef, Codec, Draft, Granted, ObjectRef, Pod, StoreError, Subject, draft, io, registry};
 use bytes::Bytes;
-use dmrpc_wire::{NodeId, Stats};
+use dmrpc_fabric::address::Address;
+use dmrpc_fabric::link::Body;
+use dmrpc_memnode::{Node, NodeConfig};
+use dmrpc_wire::{Grant, NodeId, ObjectId, Request, Stats};
 use serde::Serialize;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use zerocopy::IntoBytes;
 
@@ -24,6 +33,9 @@ pub struct StoreOptions {
     pub name: String,
     /// No operation waits longer than this for the node.
     pub deadline: Duration,
+    /// How long to wait for memory to come free when there is none, before [`StoreError::OutOfMemory`] or
+    /// [`StoreError::QuotaExceeded`].
+    pub memory_wait: Duration,
     /// How much memory the session would like to be allowed, in bytes; 0 for what the node gives by default.
     pub quota_bytes: u64,
     /// How much memory to spend on objects that were read over the network, in bytes.
@@ -38,6 +50,7 @@ impl StoreOptions {
             token: Vec::new(),
             name: String::new(),
             deadline: Duration::from_secs(10),
+            memory_wait: Duration::from_secs(1),
             quota_bytes: 0,
             cache_bytes: 64 << 20,
         }
@@ -48,19 +61,16 @@ impl StoreOptions {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EmbeddedOptions {
-    /// The size of its pool in bytes.
-    pub pool_bytes: u64,
-    /// The size of its pages in bytes.
-    pub page_bytes: u64,
-    /// Addresses to listen at, besides a socket of its own in the directory for temporary files.
-    pub listen: Vec<String>,
+    /// How the node is to be. Besides the addresses given there it listens at a socket of its own in the directory for
+    /// temporary files.
+    pub node: NodeConfig,
     /// How this process's store connects to it; its address is filled in.
     pub store: StoreOptions,
 }
 
 impl Default for EmbeddedOptions {
     fn default() -> Self {
-        Self { pool_bytes: 1 << 30, page_bytes: 4096, listen: Vec::new(), store: StoreOptions::new("") }
+        Self { node: NodeConfig::default(), store: StoreOptions::new("") }
     }
 }
 
@@ -68,7 +78,7 @@ impl Default for EmbeddedOptions {
 /// that came of it, ends it.
 #[derive(Clone)]
 pub struct Store {
-    shared: Arc<StoreOptions>,
+    client: Arc<Client>,
 }
 
 impl Store {
@@ -88,7 +98,8 @@ impl Store {
     ///
     /// As there.
     pub async fn connect_with(options: StoreOptions) -> Result<Self, StoreError> {
-        Ok(Self { shared: Arc::new(options) })
+        let client = io::start(options)?.await.unwrap_or(Err(StoreError::Closed))?;
+        Ok(Self { client })
     }
 
     /// Starts a memory node on a thread of this process and connects to it. Others on this host can connect to it at
@@ -107,33 +118,49 @@ impl Store {
     ///
     /// As there.
     pub async fn embedded_with(options: EmbeddedOptions) -> Result<Self, StoreError> {
-        Self::connect_with(options.store).await
+        let EmbeddedOptions { node: mut config, mut store } = options;
+        let socket = socket_path();
+        config.listen.insert(0, Address::Unix(socket.clone()));
+        store.url = Address::Unix(socket).to_string();
+        let node = Node::start(config)
+            .map_err(|error| StoreError::NodeUnreachable { url: store.url.clone(), why: error.to_string() })?;
+        let embedded = Self::connect_with(store).await?;
+        embedded.client.set_embedded(node);
+        Ok(embedded)
     }
 
-    /// The store of this process that is connected to `node`, if there is one.
+    /// The store of this process that is connected to `node`, if there is one; one on the node's host before others.
     pub fn of_node(node: NodeId) -> Option<Self> {
-        let _ = node;
-        None
+        registry::find(node).map(|client| Self { client })
+    }
+
+    /// Where else the memory node that this store [embeds](Store::embedded) listens; empty for others.
+    pub fn embedded_urls(&self) -> Vec<String> {
+        self.client.embedded_urls()
+    }
+
+    pub(crate) fn client(&self) -> &Arc<Client> {
+        &self.client
     }
 
     /// Where its memory node is.
     pub fn url(&self) -> &str {
-        &self.shared.url
+        &self.client.session.url
     }
 
     /// Which memory node it is.
     pub fn node(&self) -> NodeId {
-        NodeId(0)
+        self.client.node
     }
 
     /// The size of a page, the unit of copy-on-write, in bytes.
     pub fn page_size(&self) -> usize {
-        4096
+        self.client.page_size.bytes() as usize
     }
 
     /// Whether the memory node is on this host, so that views are its very pages.
     pub fn is_local(&self) -> bool {
-        false
+        self.client.local
     }
 
     /// Makes an object with a copy of `bytes`. On the memory node's host nothing is sent.
@@ -153,7 +180,7 @@ impl Store {
     ///
     /// As there.
     pub async fn put_any(&self, bytes: &[u8], codec: Codec) -> Result<AnyRef, StoreError> {
-        if bytes.len() <= INLINE_BYTES { Ok(AnyRef::inline(bytes, codec)) } else { Err(StoreError::Closed) }
+        put_any(&self.client, bytes, codec).await
     }
 
     /// As [`put`](Store::put). To a node on another host `bytes` are sent without a copy.
@@ -162,7 +189,12 @@ impl Store {
     ///
     /// As there.
     pub async fn put_bytes(&self, bytes: Bytes) -> Result<ObjectRef, StoreError> {
-        self.put(bytes).await
+        if self.client.local || bytes.len() <= INLINE_BYTES {
+            return self.put(bytes).await;
+        }
+        let len = bytes.len() as u64;
+        let object = draft::write(&self.client, ObjectId::NULL, len, &draft::whole(bytes)).await?;
+        Ok(ObjectRef::trusted(AnyRef::stored(object, Codec::RAW)))
     }
 
     /// Makes an object of `len` bytes that `fill` writes in place.
@@ -204,7 +236,7 @@ impl Store {
     ///
     /// As [`put`](Store::put).
     pub async fn create(&self, len: usize) -> Result<Draft, StoreError> {
-        Err(StoreError::TooLarge { what: "draft", len: len as u64, limit: 0 })
+        Draft::new(&self.client, len).await
     }
 
     /// Takes a reference by a grant.
@@ -213,7 +245,15 @@ impl Store {
     ///
     /// [`StoreError::NotFound`] if the grant is over, [`StoreError::UnknownNode`] if it is of another node.
     pub async fn redeem(&self, granted: &Granted) -> Result<AnyRef, StoreError> {
-        Err(StoreError::UnknownNode(granted.node()))
+        let raw = &granted.raw;
+        if granted.node() != self.client.node {
+            return Err(StoreError::UnknownNode(granted.node()));
+        }
+        let request = Request::Redeem(Grant { id: raw.id, token: raw.token, ttl_ms: 0.into() });
+        let undo = Undo::Release(raw.id);
+        self.client.ask("redeeming a grant", Some(Subject::Grant), &request, Body::new(), undo).await?;
+        let object = Object::held(&self.client, raw.id, raw.size.get());
+        Ok(AnyRef { offset: raw.offset.get(), length: raw.length.get(), ..AnyRef::stored(object, Codec(raw.codec)) })
     }
 
     /// Ends a grant before its time. References that were taken by it stay.
@@ -222,7 +262,13 @@ impl Store {
     ///
     /// What can go wrong with any request.
     pub async fn revoke(&self, granted: &Granted) -> Result<(), StoreError> {
-        Err(StoreError::UnknownNode(granted.node()))
+        let raw = &granted.raw;
+        if granted.node() != self.client.node {
+            return Err(StoreError::UnknownNode(granted.node()));
+        }
+        crate::fork::check()?;
+        self.client.session.tell(&Request::Revoke(Grant { id: raw.id, token: raw.token, ttl_ms: 0.into() }))?;
+        self.flush().await
     }
 
     /// The memory node's figures.
@@ -231,7 +277,10 @@ impl Store {
     ///
     /// What can go wrong with any request.
     pub async fn stats(&self) -> Result<Stats, StoreError> {
-        Err(StoreError::Closed)
+        match self.client.ask("asking for figures", None, &Request::Stat, Body::new(), Undo::Nothing).await? {
+            Answer::Stats(stats) => Ok(*stats),
+            _ => Err(StoreError::Malformed("an answer to another request")),
+        }
     }
 
     /// Waits until the node has done everything that was sent to it so far, releases included.
@@ -240,16 +289,44 @@ impl Store {
     ///
     /// What can go wrong with any request.
     pub async fn flush(&self) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+        crate::fork::check()?;
+        self.client.session.lock().send_releases();
+        // A request for nothing, which is answered in its turn.
+        self.client.ask("flushing", None, &Request::Hold(&[]), Body::new(), Undo::Nothing).await.map(drop)
     }
 
-    /// Ends the session at once, with all that it holds. References and views that are left are dead: their next use is
-    /// [`StoreError::Closed`], but bytes that a view shows stay readable.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::NodeUnreachable`] if the node could not be told.
-    pub async fn close(&self) -> Result<(), StoreError> {
-        Ok(())
+    /// Ends the session at once, with all that it holds. References that are left are dead: what needs the node is
+    /// [`StoreError::Closed`] from now on. Bytes that a view shows stay readable.
+    pub fn close(&self) {
+        if !crate::fork::is_fork() {
+            self.client.close();
+        }
     }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({} at {})", self.client.node.0, self.client.session.url)
+    }
+}
+
+pub(crate) async fn put_any(client: &Arc<Client>, bytes: &[u8], codec: Codec) -> Result<AnyRef, StoreError> {
+    if bytes.len() <= INLINE_BYTES {
+        return Ok(AnyRef::inline(bytes, codec));
+    }
+    draft::check_len(client, bytes.len() as u64)?;
+    let object = if client.local {
+        draft::put_pages(client, bytes).await?
+    } else {
+        draft::put_buffer(client, Arc::new(Buffer::copy_of(bytes))).await?
+    };
+    Ok(AnyRef::stored(object, codec))
+}
+
+/// Where a node within this process listens.
+fn socket_path() -> PathBuf {
+    static NODES: AtomicU64 = AtomicU64::new(0);
+    // Relaxed: a number of its own for each.
+    let number = NODES.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("dmrpc-{}-{number}.sock", std::process::id()))
 }

@@ -1,12 +1,20 @@
 //! Views: the bytes of an object, to read.
 
+use crate::buffer::Buffer;
 use crate::codec::{self, Content, Encoded};
+use crate::layout::{Layout, Place};
+use crate::object::Object;
 use crate::reference::Target;
 use crate::{AnyRef, Pod, PrivateView, StoreError};
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+/// Up to so many bytes of an object in several pieces are copied; more are mapped side by side. Mapping three pieces and
+/// touching them takes about as long as copying this much.
+const COPY_BYTES: u64 = 64 << 10;
 
 /// The bytes of an object, which stay as they are for as long as the view lives.
 ///
@@ -23,8 +31,10 @@ use std::ops::Deref;
 pub struct View<T: ?Sized = [u8]> {
     start: *const u8,
     byte_len: usize,
-    /// Keeps the bytes where they are.
+    /// Keeps the object, and its pages where they are.
     of: AnyRef,
+    /// Keeps the bytes, if they are a copy.
+    copy: Option<Arc<Buffer>>,
     content: PhantomData<fn() -> Box<T>>,
 }
 
@@ -35,22 +45,67 @@ unsafe impl<T: ?Sized> Sync for View<T> {}
 
 impl View {
     pub(crate) async fn open(of: &AnyRef) -> Result<Self, StoreError> {
-        Self::try_open(of).unwrap_or(Err(StoreError::Closed))
+        let Target::Stored(object) = &of.target else { return Ok(Self::inline(of)) };
+        let range = of.range();
+        if object.client.local {
+            let layout = object.locate(&range).await?;
+            return Ok(Self::in_layout(of, layout, &range));
+        }
+        if let Some(view) = Self::cached(of, object, &range) {
+            return Ok(view);
+        }
+        object.check_claim()?;
+        let buffer = object.client.read(object.id(), range.clone()).await?;
+        object.client.cache.insert(object.id(), range, &buffer);
+        Ok(Self::copied(of, buffer, 0))
     }
 
     pub(crate) fn try_open(of: &AnyRef) -> Option<Result<Self, StoreError>> {
-        match &of.target {
-            Target::Inline(bytes) => {
-                let bytes = &bytes.bytes()[of.offset as usize..(of.offset + of.length) as usize];
-                Some(Ok(Self { start: bytes.as_ptr(), byte_len: bytes.len(), of: of.clone(), content: PhantomData }))
-            }
-            Target::Stored(_) => None,
+        let Target::Stored(object) = &of.target else { return Some(Ok(Self::inline(of))) };
+        let range = of.range();
+        if object.client.local {
+            let layout = object.layout(&range)?;
+            return Some(Ok(Self::in_layout(of, layout, &range)));
         }
+        Self::cached(of, object, &range).map(Ok)
+    }
+
+    fn inline(of: &AnyRef) -> Self {
+        let Target::Inline(bytes) = &of.target else { unreachable!("the caller looked") };
+        let bytes = &bytes.bytes()[of.offset as usize..(of.offset + of.length) as usize];
+        Self::at(bytes.as_ptr(), of, None)
+    }
+
+    fn cached(of: &AnyRef, object: &Object, range: &Range<u64>) -> Option<Self> {
+        let (buffer, at) = object.client.cache.get(&object.id(), range)?;
+        Some(Self::copied(of, buffer, at))
+    }
+
+    fn copied(of: &AnyRef, buffer: Arc<Buffer>, at: usize) -> Self {
+        let start = buffer[at..at + of.length as usize].as_ptr();
+        Self::at(start, of, Some(buffer))
+    }
+
+    fn in_layout(of: &AnyRef, layout: &Layout, range: &Range<u64>) -> Self {
+        if let Place::There(start) = layout.place(range) {
+            return Self::at(start, of, None);
+        }
+        if of.length > COPY_BYTES
+            && let Some(mosaic) = layout.mosaic()
+        {
+            return Self::at(layout.in_mosaic(mosaic, range), of, None);
+        }
+        let buffer = Arc::new(layout.copy_of(range));
+        Self::copied(of, buffer, 0)
+    }
+
+    fn at(start: *const u8, of: &AnyRef, copy: Option<Arc<Buffer>>) -> Self {
+        Self { start, byte_len: of.length as usize, of: of.clone(), copy, content: PhantomData }
     }
 
     /// The caller knows that the reference was to a `T`.
     pub(crate) fn trusted_cast<T: Content + ?Sized>(self) -> View<T> {
-        View { start: self.start, byte_len: self.byte_len, of: self.of, content: PhantomData }
+        View { start: self.start, byte_len: self.byte_len, of: self.of, copy: self.copy, content: PhantomData }
     }
 }
 
@@ -61,17 +116,18 @@ impl<T: ?Sized> View<T> {
         unsafe { std::slice::from_raw_parts(self.start, self.byte_len) }
     }
 
+    /// Whether the bytes are the memory node's very pages.
+    pub fn is_zero_copy(&self) -> bool {
+        self.copy.is_none()
+    }
+
     /// A reference to the same bytes.
     pub fn as_any(&self) -> &AnyRef {
         &self.of
     }
 
     /// A picture of the same bytes that can be written in place, and that nobody else sees.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Io`] if the kernel refuses the mapping.
-    pub fn into_private(self) -> Result<PrivateView<T>, StoreError> {
+    pub fn into_private(self) -> PrivateView<T> {
         PrivateView::open(self)
     }
 }
@@ -108,7 +164,13 @@ impl<T: Pod> AsRef<[T]> for View<[T]> {
 
 impl<T: ?Sized> Clone for View<T> {
     fn clone(&self) -> Self {
-        Self { start: self.start, byte_len: self.byte_len, of: self.of.clone(), content: PhantomData }
+        Self {
+            start: self.start,
+            byte_len: self.byte_len,
+            of: self.of.clone(),
+            copy: self.copy.clone(),
+            content: PhantomData,
+        }
     }
 }
 

@@ -192,6 +192,9 @@ const _: () = assert!(size_of::<Span>() == 16);
 
 /// Makes object `id` of `size` bytes: `base` (or nothing), with `patches` laid over it in order, cut or extended by zeros to
 /// `size`.
+///
+/// If it is longer than `base`, and that does not end where a page ends, the page in which it ends has to be among the
+/// patches: what lies behind the end there is not known to be zeros.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Commit<'a> {
     /// The object to be made, in a slot that the session leased.

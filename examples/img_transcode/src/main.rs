@@ -1,2 +1,107 @@
-//! Placeholder.
-fn main() {}
+//! A seven-tier image service over actors: client → firewall → three load balancers → dispatcher → transcode workers.
+//!
+//! | file | noun |
+//! | --- | --- |
+//! | `options.rs` | the command line |
+//! | `photos.rs`, `load.rs` | photographs, and what is sent of them |
+//! | `codec.rs`, `tiles.rs`, `watermark.rs` | the work on images |
+//! | `header.rs`, `service.rs` | what travels between the tiers |
+//! | `tiers/` | every tier but the first |
+//! | `client.rs` | the first tier |
+//! | `launch.rs` | the processes: this program, started once for every tier |
+//! | `experiment.rs`, `measure.rs`, `usage.rs`, `report.rs` | what is done, measured and told |
+#![forbid(unsafe_code)]
+
+mod client;
+mod codec;
+mod experiment;
+mod header;
+mod launch;
+mod load;
+mod measure;
+mod options;
+mod photos;
+mod report;
+mod service;
+mod tiers;
+mod tiles;
+mod usage;
+mod watermark;
+
+use crate::experiment::Experiment;
+use crate::launch::{LaunchError, Service};
+use crate::options::Options;
+use crate::report::Report;
+use anyhow::{Context, ensure};
+use clap::Parser;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A call that fails as a process ends may be seen before the end of the process: how long to wait for that.
+const OBITUARY_DEADLINE: Duration = Duration::from_millis(500);
+
+/// What a shell expects of a program that an interrupt ended.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let done = match &options.tier {
+        Some(spec) => tiers::process::play(spec).map(|()| ExitCode::SUCCESS),
+        None => play_client(&options),
+    };
+    done.unwrap_or_else(|error| {
+        // Nothing is left to do if standard error is gone.
+        writeln!(std::io::stderr(), "img-transcode: {error:#}").ok();
+        ExitCode::FAILURE
+    })
+}
+
+fn play_client(options: &Options) -> anyhow::Result<ExitCode> {
+    ensure!(
+        options.workers >= options.replicas,
+        "--workers: there must be one for each of {} dispatchers",
+        options.replicas
+    );
+    ensure!(!options.systems.is_empty(), "--systems: name one at least");
+    let photos = photos::load(&options.photos.clone().unwrap_or_else(shipped_photos))?;
+    let loads = experiment::loads(options, &photos)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(async {
+        let mut service = Service::start(options).await?;
+        let tiers = service.tiers.clone();
+        let outcome = tokio::select! {
+            report = async { Experiment::new(options, &tiers).await?.run(loads).await } => report.map(Some),
+            died = service.died() => Err(died.into()),
+            interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| None).context("can't wait for interrupts"),
+        };
+        let outcome = match outcome {
+            // If a process has ended, that is why.
+            Err(error) if !error.is::<LaunchError>() => match timeout(OBITUARY_DEADLINE, service.died()).await {
+                Ok(died) => Err(error.context(died)),
+                Err(_) => Err(error),
+            },
+            other => other,
+        };
+        service.stop().await;
+        outcome
+    })?;
+    let Some(report) = report else { return Ok(ExitCode::from(INTERRUPTED)) };
+    std::io::stdout().write_all(report.text().as_bytes())?;
+    if let Some(file) = &options.json {
+        write_json(&report, file)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The photographs that come with the program.
+fn shipped_photos() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("photos")
+}
+
+fn write_json(report: &Report, file: &Path) -> anyhow::Result<()> {
+    let json = serde_json::to_string_pretty(report)?;
+    std::fs::write(file, json + "\n").with_context(|| format!("can't write {}", file.display()))
+}

@@ -9,53 +9,21 @@
 //! 2. What was published by a peer that died is received before [`LinkError::Closed`].
 //! 3. A peer that writes garbage gets [`LinkError::Protocol`] here, and nothing else happens.
 
+#![cfg_attr(loom, allow(dead_code))]
+
 mod area;
+#[cfg(not(loom))]
 pub(crate) mod bell;
+#[cfg(not(loom))]
+mod lifeline;
+#[cfg(not(loom))]
 mod receiver;
-pub(crate) mod ring;
+mod ring;
+#[cfg(not(loom))]
 mod sender;
+#[cfg(not(loom))]
 pub(crate) mod setup;
 
-use crate::link::LinkError;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 /// Descriptors in the channel that the receiver has not taken out of it. The kernel holds more than this many.
+#[cfg(not(loom))]
 const MAX_DESCRIPTORS_UNDER_WAY: usize = 64;
-
-/// The socket whose end is the end of the peer.
-#[derive(Debug)]
-struct Lifeline {
-    socket: OwnedFd,
-    /// Shared by the halves of a link, so that one tells the other.
-    dead: Arc<AtomicBool>,
-}
-
-impl Lifeline {
-    fn new(socket: OwnedFd) -> Result<(Self, Self), LinkError> {
-        let dead = Arc::new(AtomicBool::new(false));
-        let twin = socket.try_clone().map_err(|error| LinkError::io("duplicating a socket", error))?;
-        Ok((Self { socket, dead: dead.clone() }, Self { socket: twin, dead }))
-    }
-
-    /// Whether the peer is known to be dead. No system call.
-    fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Relaxed)
-    }
-
-    /// Asks the kernel whether the peer is dead.
-    fn look(&self) -> Result<(), LinkError> {
-        let mut byte = [0; 1];
-        match recv(&self.socket, &mut byte[..], RecvFlags::DONTWAIT) {
-            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
-            Ok((_, 1)) => Err(LinkError::Protocol("bytes on a socket that has to be silent")),
-            Ok(_) | Err(_) => {
-                self.dead.store(true, Ordering::Relaxed);
-                Ok(())
-            }
-        }
-    }
-}

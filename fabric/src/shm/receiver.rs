@@ -1,7 +1,7 @@
 //! The half of a shared-memory link that receives.
 
-use super::Lifeline;
 use super::bell::Bell;
+use super::lifeline::Lifeline;
 use super::ring::Consumer;
 use crate::frame::{Frame, HEADER_BYTES};
 use crate::landing::Landing;
@@ -30,6 +30,12 @@ pub(super) struct ShmReceiver {
     pub(super) channel: Arc<OwnedFd>,
     pub(super) kept: Vec<(u32, OwnedFd)>,
     pub(super) max_body_bytes: u64,
+    /// How much of bodies one call moves.
+    pub(super) turn_bytes: u64,
+    /// Whether `data` was rung by ourselves, to go on after others had their turn.
+    pub(super) yielded: bool,
+    /// Whether `data` need not be stilled: the caller waits for it to be rung again.
+    pub(super) edges: bool,
     pub(super) state: State,
     /// The last head, in the first `head_len` bytes; never shrinks.
     pub(super) head: Vec<u8>,
@@ -53,6 +59,8 @@ pub(super) enum State {
 /// [`Incoming`] without its borrow.
 enum Step {
     Nothing,
+    /// There is more, for another turn.
+    Yield,
     Head(u64),
     Body(Target),
 }
@@ -72,6 +80,7 @@ impl ShmReceiver {
 
     fn step(&mut self) -> Result<Step, LinkError> {
         let stride = self.stride();
+        let mut turn = self.turn_bytes;
         loop {
             if self.consumer.unreleased() >= stride {
                 self.give_back();
@@ -116,11 +125,15 @@ impl ShmReceiver {
                         };
                         return Ok(Step::Body(landing.into_target()));
                     };
+                    if turn == 0 {
+                        return Ok(Step::Yield);
+                    }
                     let want = len.min(stride);
                     let count = self.consumer.available(want)?.min(want);
                     if count == 0 {
                         return Ok(Step::Nothing);
                     }
+                    turn = turn.saturating_sub(count as u64);
                     match to {
                         // SAFETY: the destination answers for its parts, of which this is one that has place for `len`.
                         Some(to) => unsafe { self.consumer.pop(to, count) },
@@ -140,11 +153,14 @@ impl ShmReceiver {
                 // Nobody rang, and still we are asked: it may have been the lifeline, or a ring that came late.
                 self.lifeline.look()?;
             }
-            self.data.still();
+            self.still();
         }
+        let released = self.consumer.release();
         self.consumer.prepare_wait();
         self.waiting = true;
-        self.give_back();
+        if released && self.consumer.producer_wants_bell_behind_fence() {
+            self.space.ring();
+        }
         // Acquire pairs with the Release of a sender that is dropped: after its end no tail is newer than what we see.
         let ended =
             self.lifeline.is_dead() || self.consumer.indices().rare.0.producer_ended.load(Ordering::Acquire) != 0;
@@ -155,9 +171,15 @@ impl ShmReceiver {
         if ended { Err(LinkError::Closed) } else { Ok(true) }
     }
 
+    fn still(&self) {
+        if !self.edges {
+            self.data.still();
+        }
+    }
+
     fn stop_waiting(&mut self) {
         if std::mem::take(&mut self.waiting) && self.consumer.stop_waiting() {
-            self.data.still();
+            self.still();
         }
     }
 
@@ -194,12 +216,21 @@ impl ShmReceiver {
         if self.waiting && self.consumer.has_news() {
             self.stop_waiting();
         }
+        if std::mem::take(&mut self.yielded) {
+            self.still();
+        }
         loop {
             match self.step()? {
                 Step::Nothing => {
                     if self.settle()? {
                         return Ok(Step::Nothing);
                     }
+                }
+                Step::Yield => {
+                    self.give_back();
+                    self.yielded = true;
+                    self.data.ring();
+                    return Ok(Step::Nothing);
                 }
                 step => return Ok(step),
             }
@@ -216,7 +247,7 @@ impl ShmReceiver {
 impl Receiver for ShmReceiver {
     fn recv(&mut self) -> Result<Incoming<'_>, LinkError> {
         match self.receive() {
-            Ok(Step::Nothing) => Ok(Incoming::Empty),
+            Ok(Step::Nothing | Step::Yield) => Ok(Incoming::Empty),
             Ok(Step::Head(body_len)) => Ok(Incoming::Head { head: &self.head[..self.head_len], body_len }),
             Ok(Step::Body(target)) => Ok(Incoming::Body(target)),
             Err(error) => {
@@ -251,6 +282,12 @@ impl Receiver for ShmReceiver {
                 return;
             }
         }
+    }
+
+    fn edge_triggered(&mut self, edges: bool) {
+        self.edges = edges;
+        self.still();
+        // What was rung before is forgotten: the next call looks for itself.
     }
 
     fn place(&mut self, target: Target) {

@@ -2,7 +2,8 @@
 //!
 //! Positions count bytes since the ring was made and never wrap; a position's place is its low bits. The producer owns
 //! `tail`, the consumer `head`, each on a cache line of its own, and each side keeps a copy of the other's index which it
-//! looks up again only when the copy says that there is nothing to do.
+//! looks up again only when the copy says that there is nothing to do. A side's waiting flag lies beside its index: it is
+//! written when the index is, and looked at when the index is news anyway.
 //!
 //! The peer may be hostile and write anything anywhere at any time:
 //!
@@ -28,16 +29,22 @@ pub(crate) struct Line<T>(pub(crate) T);
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Indices {
-    /// End of what was published. The producer writes it.
-    pub(crate) tail: Line<AtomicU64>,
-    /// End of what was consumed. The consumer writes it.
-    pub(crate) head: Line<AtomicU64>,
-    /// 1 while the consumer sleeps or is about to.
-    pub(crate) consumer_waits: Line<AtomicU64>,
-    /// While the producer sleeps or is about to: the `head` that it waits for. Never 0 then.
-    pub(crate) producer_waits: Line<AtomicU64>,
+    /// What the producer writes.
+    pub(crate) producer: Line<Side>,
+    /// What the consumer writes.
+    pub(crate) consumer: Line<Side>,
     /// What changes once if ever.
     pub(crate) rare: Line<Rare>,
+}
+
+/// What one side writes; but the other side takes the flag down when it rings.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Side {
+    /// `tail`, the end of what was published, or `head`, the end of what was consumed.
+    pub(crate) index: AtomicU64,
+    /// Not 0 while the side sleeps or is about to: 1, or the `head` that the producer waits for.
+    pub(crate) waits: AtomicU64,
 }
 
 /// Written once if ever.
@@ -53,7 +60,7 @@ pub(crate) struct Rare {
 }
 
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Indices>() == 5 * 128);
+const _: () = assert!(size_of::<Indices>() == 3 * 128);
 
 /// The side that writes.
 #[derive(Debug)]
@@ -92,7 +99,7 @@ impl Producer {
     /// The consumer's `head`, looked up now.
     pub(crate) fn look(&mut self) -> Result<u64, LinkError> {
         // Acquire pairs with the Release of `Consumer::release`: what was read there was read before we write over it.
-        let head = self.indices().head.0.load(Ordering::Acquire);
+        let head = self.indices().consumer.0.index.load(Ordering::Acquire);
         if head.wrapping_sub(self.head) > self.published - self.head {
             return Err(LinkError::Protocol("the head of a ring outside of what was published"));
         }
@@ -114,7 +121,7 @@ impl Producer {
             return false;
         }
         // Release pairs with the Acquire of `Consumer::look`.
-        self.indices().tail.0.store(self.tail, Ordering::Release);
+        self.indices().producer.0.index.store(self.tail, Ordering::Release);
         self.published = self.tail;
         true
     }
@@ -133,7 +140,7 @@ impl Producer {
     pub(crate) fn consumer_wants_bell(&self) -> bool {
         // Pairs with the fence of `Consumer::prepare_wait`: either we see its flag or it sees our tail.
         fence(Ordering::SeqCst);
-        let waits = &self.indices().consumer_waits.0;
+        let waits = &self.indices().consumer.0.waits;
         // AcqRel: the swap decides with `Consumer::stop_waiting` who takes the flag down; one of us does.
         waits.load(Ordering::Relaxed) != 0 && waits.swap(0, Ordering::AcqRel) != 0
     }
@@ -141,19 +148,22 @@ impl Producer {
     /// Says that we are to be woken once `head` is at `position`, which is published. Then look once more, then sleep.
     pub(crate) fn prepare_wait(&mut self, position: u64) {
         debug_assert!(position > 0 && position <= self.published);
-        self.indices().producer_waits.0.store(position, Ordering::Relaxed);
-        // Pairs with the fence of `Consumer::producer_wants_bell`: either it sees our flag or we see its head.
+        self.indices().producer.0.waits.store(position, Ordering::Relaxed);
+        // Pairs with the fence of `Consumer::producer_wants_bell` or `Consumer::prepare_wait`: either it sees our flag or we
+        // see its head.
         fence(Ordering::SeqCst);
     }
 
     /// Takes back `prepare_wait`. Whether the bell was or is about to be rung.
     pub(crate) fn stop_waiting(&mut self) -> bool {
-        self.indices().producer_waits.0.swap(0, Ordering::AcqRel) == 0
+        let waits = &self.indices().producer.0.waits;
+        // Whoever takes the flag down rings; when it is down we need not try. AcqRel as in `consumer_wants_bell`.
+        waits.load(Ordering::Relaxed) == 0 || waits.swap(0, Ordering::AcqRel) == 0
     }
 
     /// Whether a wait that was prepared has not been answered.
     pub(crate) fn still_waits(&self) -> bool {
-        self.indices().producer_waits.0.load(Ordering::Relaxed) != 0
+        self.indices().producer.0.waits.load(Ordering::Relaxed) != 0
     }
 
     /// Where `head` has to be for half of a full ring to be free.
@@ -202,7 +212,7 @@ impl Consumer {
     /// Looks up the producer's `tail` now.
     fn look(&mut self) -> Result<(), LinkError> {
         // Acquire pairs with the Release of `Producer::publish`: what was written there is seen here.
-        let tail = self.indices().tail.0.load(Ordering::Acquire);
+        let tail = self.indices().producer.0.index.load(Ordering::Acquire);
         let forward = tail.wrapping_sub(self.tail);
         if forward > self.area.capacity() - (self.tail - self.released) {
             return Err(LinkError::Protocol("the tail of a ring beyond what is free"));
@@ -213,7 +223,7 @@ impl Consumer {
 
     /// Whether the producer published something that we have not looked at.
     pub(crate) fn has_news(&self) -> bool {
-        self.indices().tail.0.load(Ordering::Relaxed) != self.tail
+        self.indices().producer.0.index.load(Ordering::Relaxed) != self.tail
     }
 
     /// Copies the next `len` bytes to `to`; not more than are available.
@@ -251,7 +261,7 @@ impl Consumer {
             return false;
         }
         // Release pairs with the Acquire of `Producer::look`.
-        self.indices().head.0.store(self.head, Ordering::Release);
+        self.indices().consumer.0.index.store(self.head, Ordering::Release);
         self.released = self.head;
         true
     }
@@ -260,7 +270,12 @@ impl Consumer {
     pub(crate) fn producer_wants_bell(&self) -> bool {
         // Pairs with the fence of `Producer::prepare_wait`: either we see its flag or it sees our head.
         fence(Ordering::SeqCst);
-        let waits = &self.indices().producer_waits.0;
+        self.producer_wants_bell_behind_fence()
+    }
+
+    /// After `release` and then `prepare_wait`, whose fence serves for this too: whether the producer is to be woken.
+    pub(crate) fn producer_wants_bell_behind_fence(&self) -> bool {
+        let waits = &self.indices().producer.0.waits;
         let position = waits.load(Ordering::Relaxed);
         // AcqRel: the swap decides with `Producer::stop_waiting` who takes the flag down; one of us does.
         position != 0 && position <= self.released && waits.swap(0, Ordering::AcqRel) != 0
@@ -268,23 +283,258 @@ impl Consumer {
 
     /// Says that we are to be woken when there is something. Then look once more, then sleep.
     pub(crate) fn prepare_wait(&mut self) {
-        self.indices().consumer_waits.0.store(1, Ordering::Relaxed);
-        // Pairs with the fence of `Producer::consumer_wants_bell`: either it sees our flag or we see its tail.
+        self.indices().consumer.0.waits.store(1, Ordering::Relaxed);
+        // Pairs with the fence of `Producer::consumer_wants_bell`: either it sees our flag or we see its tail. Pairs as well
+        // with that of `Producer::prepare_wait`: see `producer_wants_bell_behind_fence`.
         fence(Ordering::SeqCst);
     }
 
     /// Takes back `prepare_wait`. Whether the bell was or is about to be rung.
     pub(crate) fn stop_waiting(&mut self) -> bool {
-        self.indices().consumer_waits.0.swap(0, Ordering::AcqRel) == 0
+        let waits = &self.indices().consumer.0.waits;
+        // As in `Producer::stop_waiting`.
+        waits.load(Ordering::Relaxed) == 0 || waits.swap(0, Ordering::AcqRel) == 0
     }
 
     /// Whether a wait that was prepared has not been answered.
     pub(crate) fn still_waits(&self) -> bool {
-        self.indices().consumer_waits.0.load(Ordering::Relaxed) != 0
+        self.indices().consumer.0.waits.load(Ordering::Relaxed) != 0
     }
 
     /// How many bytes the ring holds.
     pub(crate) fn capacity(&self) -> usize {
         self.area.capacity() as usize
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ends(capacity: usize) -> (Producer, Consumer) {
+        let (a, b) = Area::heap_pair(capacity);
+        // SAFETY: one of each.
+        unsafe { (Producer::new(a), Consumer::new(b)) }
+    }
+
+    proptest! {
+        /// Whatever the sizes of the steps, the bytes come out as they went in (invariant 3).
+        #[test]
+        fn bytes_arrive_as_they_were_sent(
+            order in 0..8u32,
+            steps in prop::collection::vec((0..300usize, 0..300usize, any::<bool>(), any::<bool>()), 1..200),
+        ) {
+            let (mut producer, mut consumer) = ends(1 << order);
+            let (mut sent, mut published, mut received) = (0u64, 0u64, 0u64);
+            for (write, read, publish, release) in steps {
+                let count = producer.room(write).unwrap().min(write);
+                let bytes: Vec<u8> = (sent..).take(count).map(|byte| (byte ^ byte >> 8) as u8).collect();
+                producer.push(&bytes);
+                sent += count as u64;
+                if publish {
+                    prop_assert_eq!(producer.publish(), sent > published);
+                    published = sent;
+                }
+                let count = consumer.available(read).unwrap().min(read);
+                prop_assert!(received + count as u64 <= published);
+                let mut bytes = vec![0; count];
+                consumer.pop_into(&mut bytes);
+                for byte in bytes {
+                    prop_assert_eq!(byte, (received ^ received >> 8) as u8);
+                    received += 1;
+                }
+                if release {
+                    consumer.release();
+                }
+            }
+            producer.publish();
+            prop_assert_eq!(consumer.available(usize::MAX).unwrap() as u64, sent - received);
+        }
+
+        /// Invariant 2: an index of a hostile peer that is not possible is an error, and one that is possible is used.
+        #[test]
+        fn garbage_in_the_indices_is_an_error(order in 0..8u32, sent in 0..256usize, tail: u64, head: u64) {
+            let capacity = 1u64 << order;
+            let (mut producer, mut consumer) = ends(1 << order);
+            let sent = producer.room(usize::MAX).unwrap().min(sent);
+            producer.push(&vec![0; sent]);
+            producer.publish();
+
+            producer.indices().consumer.0.index.store(head, Ordering::Relaxed);
+            match producer.look() {
+                Ok(found) => prop_assert!(found == head && head <= sent as u64),
+                Err(error) => prop_assert!(matches!(error, LinkError::Protocol(_)) && head > sent as u64),
+            }
+            consumer.indices().producer.0.index.store(tail, Ordering::Relaxed);
+            match consumer.available(usize::MAX) {
+                Ok(found) => prop_assert!(found as u64 == tail && tail <= capacity),
+                Err(error) => prop_assert!(matches!(error, LinkError::Protocol(_)) && tail > capacity),
+            }
+        }
+    }
+
+    /// Invariant 4, one side at a time.
+    #[test]
+    fn a_bell_is_wanted_once_a_wait() {
+        let (mut producer, mut consumer) = ends(4);
+        producer.push(b"a");
+        producer.publish();
+        assert!(!producer.consumer_wants_bell(), "nobody waits");
+        consumer.prepare_wait();
+        assert!(producer.consumer_wants_bell());
+        assert!(!producer.consumer_wants_bell(), "it was rung");
+        assert!(!consumer.still_waits() && consumer.stop_waiting(), "the consumer knows");
+        consumer.prepare_wait();
+        assert!(consumer.still_waits() && !consumer.stop_waiting(), "taken back in time");
+        assert!(!producer.consumer_wants_bell());
+
+        producer.push(b"bcd");
+        producer.publish();
+        assert_eq!(producer.room(1).unwrap(), 0);
+        let position = producer.half_free();
+        producer.prepare_wait(position);
+        for _ in 0..2 {
+            assert!(!consumer.producer_wants_bell(), "not yet");
+            assert!(consumer.available(1).unwrap() > 0);
+            consumer.pop_into(&mut [0]);
+            consumer.release();
+        }
+        assert!(consumer.producer_wants_bell());
+        assert!(producer.stop_waiting());
+        assert_eq!(producer.room(2).unwrap(), 2);
+    }
+}
+
+/// Every interleaving of the two sides, as loom finds them. Takes a minute:
+///
+/// ```sh
+/// RUSTFLAGS="--cfg loom" cargo test -p dmrpc-fabric --lib --target-dir target/loom loom
+/// ```
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::{Arc, Condvar, Mutex};
+    use loom::thread;
+
+    /// An eventfd.
+    #[derive(Default)]
+    struct Bell(Mutex<bool>, Condvar);
+
+    impl Bell {
+        fn ring(&self) {
+            *self.0.lock().unwrap() = true;
+            self.1.notify_one();
+        }
+
+        /// Sleeps until it is rung, and stills it. loom fails the test if nobody can ring any more.
+        fn wait(&self) {
+            let mut rung = self.0.lock().unwrap();
+            while !*rung {
+                rung = self.1.wait(rung).unwrap();
+            }
+            *rung = false;
+        }
+
+        fn still(&self) {
+            *self.0.lock().unwrap() = false;
+        }
+    }
+
+    /// As `ShmSender::flush` does.
+    fn send(producer: &mut Producer, bytes: &[u8], data: &Bell, space: &Bell) {
+        let mut left = bytes;
+        while !left.is_empty() {
+            let count = producer.room(left.len()).unwrap().min(left.len());
+            producer.push(&left[..count]);
+            left = &left[count..];
+            if producer.publish() && producer.consumer_wants_bell() {
+                data.ring();
+            }
+            if left.is_empty() {
+                return;
+            }
+            let position = producer.half_free();
+            producer.prepare_wait(position);
+            if producer.look().unwrap() < position {
+                space.wait();
+                assert!(!producer.still_waits(), "rung without cause");
+            } else if producer.stop_waiting() {
+                space.still();
+            }
+        }
+    }
+
+    /// As `ShmReceiver::recv` does. `None` at the end.
+    fn receive(consumer: &mut Consumer, data: &Bell, space: &Bell) -> Option<u8> {
+        loop {
+            if consumer.available(1).unwrap() > 0 {
+                let mut byte = [0];
+                consumer.pop_into(&mut byte);
+                return Some(byte[0]);
+            }
+            let released = consumer.release();
+            consumer.prepare_wait();
+            if released && consumer.producer_wants_bell_behind_fence() {
+                space.ring();
+            }
+            let ended = consumer.indices().rare.0.producer_ended.load(Ordering::Acquire) != 0;
+            if consumer.has_news() {
+                if consumer.stop_waiting() {
+                    data.still();
+                }
+            } else if ended {
+                return None;
+            } else {
+                data.wait();
+            }
+        }
+    }
+
+    fn ends(capacity: usize) -> (Producer, Consumer, [Arc<Bell>; 2], [Arc<Bell>; 2]) {
+        let (a, b) = Area::heap_pair(capacity);
+        let bells: [Arc<Bell>; 2] = Default::default();
+        // SAFETY: one of each.
+        let (producer, consumer) = unsafe { (Producer::new(a), Consumer::new(b)) };
+        (producer, consumer, bells.clone(), bells)
+    }
+
+    /// Invariants 3 and 4: all bytes arrive in order, nobody sleeps for ever, no byte is touched by two at a time.
+    fn all_arrive(capacity: usize, sends: &'static [&'static [u8]], preemptions: usize) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(preemptions);
+        model.check(move || {
+            let (mut producer, mut consumer, [data, space], [data_there, space_there]) = ends(capacity);
+            let sender = thread::spawn(move || {
+                for bytes in sends {
+                    send(&mut producer, bytes, &data, &space);
+                }
+                // As the drop of `ShmSender` does.
+                producer.indices().rare.0.producer_ended.store(1, Ordering::Release);
+                fence(Ordering::SeqCst);
+                data.ring();
+            });
+            let mut received = Vec::new();
+            while let Some(byte) = receive(&mut consumer, &data_there, &space_there) {
+                received.push(byte);
+            }
+            assert_eq!(received, sends.concat());
+            sender.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_a_message_at_a_time() {
+        all_arrive(4, &[b"a", b"b"], 3);
+    }
+
+    #[test]
+    fn loom_more_than_fits() {
+        all_arrive(2, &[b"abc"], 3);
+    }
+
+    #[test]
+    fn loom_around_the_end() {
+        all_arrive(2, &[b"a", b"bc", b"d"], 2);
     }
 }

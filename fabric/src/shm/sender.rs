@@ -1,9 +1,10 @@
 //! The half of a shared-memory link that sends.
 #![forbid(unsafe_code)]
 
+use super::MAX_DESCRIPTORS_UNDER_WAY;
 use super::bell::Bell;
+use super::lifeline::Lifeline;
 use super::ring::Producer;
-use super::{Lifeline, MAX_DESCRIPTORS_UNDER_WAY};
 use crate::frame::{Frame, HEADER_BYTES};
 use crate::link::{Body, Interest, Interests, LinkError, MAX_HEAD_BYTES, Sender, TrySendError};
 use crate::queue::{Front, Queue, message_bytes};
@@ -35,6 +36,10 @@ pub(super) struct ShmSender {
     pub(super) passed: VecDeque<u64>,
     pub(super) max_body_bytes: u64,
     pub(super) max_queued_bytes: u64,
+    /// How much one call moves.
+    pub(super) turn_bytes: u64,
+    /// Whether `space` was rung by ourselves, to go on after others had their turn.
+    pub(super) yielded: bool,
 }
 
 /// Why `pump` stopped.
@@ -42,6 +47,8 @@ enum Pumped {
     All,
     /// Nothing more fits before `head` is there.
     Until(u64),
+    /// More would fit, in another turn.
+    Yield,
 }
 
 impl ShmSender {
@@ -68,10 +75,15 @@ impl ShmSender {
     /// Moves what waits into the ring, as far as there is room.
     fn pump(&mut self) -> Result<Pumped, LinkError> {
         let stride = self.stride();
+        let mut turn = self.turn_bytes;
         loop {
             match self.queue.front() {
                 Front::Nothing => return Ok(Pumped::All),
                 Front::Bytes(bytes) => {
+                    if turn == 0 {
+                        self.announce();
+                        return Ok(Pumped::Yield);
+                    }
                     let want = bytes.len().min(stride);
                     let count = self.producer.room(want)?.min(want);
                     if count == 0 {
@@ -80,6 +92,7 @@ impl ShmSender {
                     }
                     self.producer.push(&bytes[..count]);
                     self.queue.advance(count);
+                    turn = turn.saturating_sub(count as u64);
                     if self.producer.unpublished() >= stride {
                         self.announce();
                     }
@@ -159,6 +172,9 @@ impl Sender for ShmSender {
 
     fn flush(&mut self) -> Result<bool, LinkError> {
         self.alive()?;
+        if std::mem::take(&mut self.yielded) {
+            self.space.still();
+        }
         if self.waiting {
             if self.producer.still_waits() {
                 // Nobody rang, and still we are asked: it may have been the lifeline, or a ring that came late.
@@ -178,6 +194,11 @@ impl Sender for ShmSender {
                     return Ok(true);
                 }
                 Pumped::Until(position) => position,
+                Pumped::Yield => {
+                    self.yielded = true;
+                    self.space.ring();
+                    return Ok(false);
+                }
             };
             self.producer.prepare_wait(position);
             self.waiting = true;

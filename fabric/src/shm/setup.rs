@@ -20,6 +20,7 @@
 use super::Lifeline;
 use super::area::Area;
 use super::bell::Bell;
+use super::lifeline::Lifeline;
 use super::receiver::{ShmReceiver, State};
 use super::ring::{Consumer, Indices, Producer};
 use super::sender::ShmSender;
@@ -143,6 +144,8 @@ impl Kit {
             passed: Default::default(),
             max_body_bytes: options.max_body_bytes,
             max_queued_bytes: options.max_queued_bytes,
+            turn_bytes: options.turn_bytes.max(1),
+            yielded: false,
         };
         let receiver = ShmReceiver {
             consumer,
@@ -153,6 +156,9 @@ impl Kit {
             channel,
             kept: Vec::new(),
             max_body_bytes: options.max_body_bytes,
+            turn_bytes: options.turn_bytes.max(1),
+            yielded: false,
+            edges: false,
             state: State::Header,
             head: Vec::new(),
             head_len: 0,
@@ -235,6 +241,11 @@ pub(crate) fn offer(socket: OwnedFd, options: &LinkOptions) -> Result<Link, Link
 
 /// The connector's part, over a socket that was just connected.
 pub(crate) fn take(socket: OwnedFd, options: &LinkOptions, deadline: Instant) -> Result<Link, LinkError> {
+    unpack(socket, options, deadline)?.assemble(1, options)
+}
+
+/// What a connector gets, before anything is read or written.
+fn unpack(socket: OwnedFd, options: &LinkOptions, deadline: Instant) -> Result<Kit, LinkError> {
     let peer = peer_of(&socket, options)?;
     let mut bytes = [0; MESSAGE_BYTES];
     let mut filled = 0;
@@ -284,5 +295,39 @@ pub(crate) fn take(socket: OwnedFd, options: &LinkOptions, deadline: Instant) ->
     }
     let map = Arc::new(Map::new(&memory, memory_bytes(ring_bytes), true)?);
     let bells = [[a_data.into(), a_space.into()], [b_data.into(), b_space.into()]];
-    Kit { map, ring_bytes, bells, channel, socket, peer }.assemble(1, options)
+    Ok(Kit { map, ring_bytes, bells, channel, socket, peer })
+}
+
+/// A connector that writes what it likes into the ring that its peer reads.
+#[cfg(feature = "fuzz")]
+pub(crate) struct RawPeer {
+    producer: Producer,
+    /// What else makes a link; its end is the peer's.
+    kit: Kit,
+}
+
+#[cfg(feature = "fuzz")]
+impl RawPeer {
+    pub(crate) fn take(socket: OwnedFd, deadline: Instant) -> Result<Self, LinkError> {
+        let kit = unpack(socket, &LinkOptions::default(), deadline)?;
+        // SAFETY: the connector's end of ring B, which is made here only.
+        let producer = unsafe { Producer::new(area(&kit.map, 1, kit.ring_bytes)) };
+        Ok(Self { producer, kit })
+    }
+
+    /// Writes and publishes as much as there is room for; says how much.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<usize, LinkError> {
+        let count = self.producer.room(1)?.min(bytes.len());
+        self.producer.push(&bytes[..count]);
+        self.producer.publish();
+        if self.producer.consumer_wants_bell() {
+            self.kit.bells[1][0].ring();
+        }
+        Ok(count)
+    }
+
+    /// Puts something else where the end of what was written stands.
+    pub(crate) fn lie(&self, tail: u64) {
+        self.producer.indices().producer.0.index.store(tail, Ordering::Release);
+    }
 }

@@ -51,6 +51,13 @@ pub enum Event<'a> {
         /// Length of the body that waits to be read, in bytes.
         body_len: u64,
     },
+    /// Something came that is no request. The link is closed for it.
+    Malformed {
+        /// The link.
+        link: LinkId,
+        /// Length of the body that waits to be read, in bytes.
+        body_len: u64,
+    },
     /// The body of a write is in its pages, whole or not.
     Received {
         /// What was received.
@@ -130,6 +137,11 @@ pub enum Action {
         /// The copy.
         to: Extent,
     },
+    /// Fill these bytes with zeros.
+    ZeroBytes {
+        /// Which.
+        region: Region,
+    },
     /// Make a segment, all its pages allocated and zero, then say [`Event::SegmentMade`] or [`Event::SegmentFailed`].
     MakeSegment {
         /// Its number.
@@ -151,7 +163,7 @@ pub enum Action {
         /// Which.
         segment: u32,
     },
-    /// Forget the segment and give its memory back.
+    /// Forget the segment and give its memory back, even if clients still map it.
     DropSegment {
         /// Which.
         segment: u32,

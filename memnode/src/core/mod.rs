@@ -5,7 +5,21 @@
 //! under the sockets of the real node and under the seeded simulation in `tests/`.
 
 mod config;
+#[expect(clippy::module_inception, reason = "the core of the core")]
+mod core;
+mod counts;
 mod event;
+mod grants;
+mod memory;
+mod recount;
+mod requests;
+mod segments;
+mod sessions;
+mod slots;
+mod snapshot;
+mod transfers;
+mod waiting;
 
+pub use self::core::Core;
 pub use config::CoreConfig;
 pub use event::{Access, Action, Actions, Event, LinkId, Now, Region, Ticket};

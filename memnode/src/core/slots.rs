@@ -27,16 +27,29 @@ enum State {
 
 struct Slot {
     generation: u32,
-    /// The session that the slot comes back to. `None` if that has ended.
+    /// The session that leased the slot. `None` if that has ended.
     owner: Option<SessionKey>,
+    /// Whether the slot comes back to its owner when its object is gone.
+    returns: bool,
     state: State,
 }
 
+/// What becomes of a slot whose object is gone.
+pub(crate) enum Fate {
+    /// It is leased to the session it was leased to before, for its next use.
+    Returned(SessionKey, SlotLease),
+    /// It is free. It was this session's, if that is still there.
+    Free(Option<SessionKey>),
+}
+
+/// More slots than this are never in use: the references to a tree node are counted in 32 bits.
+const MAX_SLOTS: u32 = 1 << 30;
+
 /// What an id leads to.
-pub(crate) enum Lookup<'a> {
-    Found(&'a mut Object),
+pub(crate) enum Lookup {
+    Found,
     /// A slot whose session may be about to make the object: the id overtook its commit.
-    Pending,
+    Pending(SessionKey),
     Missing(Status),
 }
 
@@ -57,18 +70,19 @@ impl Slots {
         self.live
     }
 
-    /// Leases an empty slot to `owner`; `None` when all four billion are in use.
-    pub(crate) fn lease(&mut self, owner: SessionKey) -> Option<SlotLease> {
+    /// Leases an empty slot to `owner`, to which it comes back after each use if it `returns`; `None` when all are in use.
+    pub(crate) fn lease(&mut self, owner: SessionKey, returns: bool) -> Option<SlotLease> {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
-                let index = u32::try_from(self.slots.len()).ok()?;
-                self.slots.push(Slot { generation: 1, owner: None, state: State::Free });
+                let index = u32::try_from(self.slots.len()).ok().filter(|&index| index < MAX_SLOTS)?;
+                self.slots.push(Slot { generation: 1, owner: None, returns, state: State::Free });
                 index
             }
         };
         let slot = &mut self.slots[index as usize];
         slot.owner = Some(owner);
+        slot.returns = returns;
         slot.state = State::Leased;
         Some(SlotLease::new(index, slot.generation))
     }
@@ -123,17 +137,17 @@ impl Slots {
     }
 
     /// What `id` leads to, for a session of `tenant`.
-    pub(crate) fn find(&mut self, id: &ObjectId, tenant: u32) -> Lookup<'_> {
-        let Some(slot) = self.slots.get_mut(id.slot() as usize).filter(|_| id.node() == self.node) else {
+    pub(crate) fn find(&self, id: &ObjectId, tenant: u32) -> Lookup {
+        let Some(slot) = self.slots.get(id.slot() as usize).filter(|_| id.node() == self.node) else {
             return Lookup::Missing(Status::NotFound);
         };
         if id.generation() < slot.generation {
             return Lookup::Missing(Status::Stale);
         }
-        match &mut slot.state {
+        match &slot.state {
             _ if id.generation() > slot.generation => Lookup::Missing(Status::NotFound),
-            State::Live(object) if object.key == *id.key() && object.tenant == tenant => Lookup::Found(object),
-            State::Leased => Lookup::Pending,
+            State::Live(object) if object.key == *id.key() && object.tenant == tenant => Lookup::Found,
+            State::Leased => slot.owner.map_or(Lookup::Missing(Status::NotFound), Lookup::Pending),
             _ => Lookup::Missing(Status::NotFound),
         }
     }
@@ -146,12 +160,11 @@ impl Slots {
         }
     }
 
-    /// Takes one reference away. If it was the last, the object is gone: returns its tree, and the slot's next lease if its
-    /// owner is still there.
+    /// Takes references away. If they were the last, the object is gone: returns it, and what becomes of its slot.
     #[must_use]
-    pub(crate) fn drop_reference(&mut self, index: u32) -> Option<(Root, Option<(SessionKey, SlotLease)>)> {
+    pub(crate) fn drop_references(&mut self, index: u32, count: u64) -> Option<(Object, Fate)> {
         let object = self.object(index);
-        object.references -= 1;
+        object.references = object.references.checked_sub(count).expect("whoever lets go had references");
         if object.references > 0 {
             return None;
         }
@@ -160,19 +173,23 @@ impl Slots {
             unreachable!("it was live a moment ago")
         };
         self.live -= 1;
-        let heir = match slot.owner {
-            Some(owner) if slot.generation < u32::MAX => {
+        match slot.owner {
+            Some(owner) if slot.returns && slot.generation < u32::MAX => {
                 slot.generation += 1;
                 slot.state = State::Leased;
-                Some((owner, SlotLease::new(index, slot.generation)))
+                Some((object, Fate::Returned(owner, SlotLease::new(index, slot.generation))))
             }
-            _ => {
+            owner => {
                 slot.owner = None;
                 self.retire_use(index);
-                None
+                Some((object, Fate::Free(owner)))
             }
-        };
-        Some((object.root, heir))
+        }
+    }
+
+    /// Whether the slot is leased to `owner`, with or without an object.
+    pub(crate) fn is_owned(&self, index: u32, owner: SessionKey) -> bool {
+        self.slots[index as usize].owner == Some(owner)
     }
 
     /// Moves a free slot to its next generation.
@@ -187,11 +204,9 @@ impl Slots {
         }
     }
 
-    /// The lease of a slot that is leased to `owner` and empty.
-    pub(crate) fn leased(&self, index: u32, owner: SessionKey) -> Option<SlotLease> {
-        let slot = &self.slots[index as usize];
-        (slot.owner == Some(owner) && matches!(slot.state, State::Leased))
-            .then(|| SlotLease::new(index, slot.generation))
+    /// How many slots are leased to `owner`, with and without objects.
+    pub(crate) fn owned_by(&self, owner: SessionKey) -> usize {
+        self.slots.iter().filter(|slot| slot.owner == Some(owner)).count()
     }
 
     /// All objects, with their slots.

@@ -1,0 +1,144 @@
+//! Runs a node until it is told to end.
+
+use anyhow::{Context, bail};
+use dmrpc_fabric::Allow;
+use dmrpc_fabric::address::Address;
+use dmrpc_memnode::{Hugepages, Node, NodeConfig};
+use dmrpc_pages::{ByteSize, PageSize};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The hard limit of memory.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    pool: ByteSize,
+    /// The unit of copy-on-write: a power of two from 4KiB to 2MiB.
+    #[arg(long, value_name = "SIZE", default_value = "4KiB")]
+    page: PageSize,
+    /// Where clients find the node: unix:///path or tcp://host:port. May be given more than once.
+    #[arg(long, value_name = "URL", required = true)]
+    listen: Vec<Address>,
+    /// Whether to use huge pages that were set aside on this host.
+    #[arg(long, value_enum, default_value_t)]
+    hugepages: HugepagesArg,
+    /// A file or /dev/dax device to take the pool from. It has one tenant.
+    #[arg(long, value_name = "PATH")]
+    pool_file: Option<PathBuf>,
+    /// What a tenant says to be let in; each token is a tenant of its own. May be given more than once. Other users of this
+    /// host see command lines: rather use --tenant-token-file, or DMRPC_TENANT_TOKEN.
+    #[arg(long, value_name = "TOKEN")]
+    tenant_token: Vec<String>,
+    /// A file with tenants' tokens, one a line.
+    #[arg(long, value_name = "PATH")]
+    tenant_token_file: Vec<PathBuf>,
+    /// What a session may have at most; the whole pool if not given.
+    #[arg(long, value_name = "SIZE")]
+    quota: Option<ByteSize>,
+    /// A session over the network that is not renewed for so long is over.
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    lease: humantime::Duration,
+    /// After the end of a session its holds stand for so long.
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    grace: humantime::Duration,
+    /// A client that has not said hello after so long is dropped.
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    handshake: humantime::Duration,
+    /// A client that takes nothing of what is sent to it for so long is cut off.
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    stall: humantime::Duration,
+    /// Links at the same time.
+    #[arg(long, value_name = "NUMBER", default_value_t = 4096)]
+    max_links: usize,
+    /// Sessions at the same time.
+    #[arg(long, value_name = "NUMBER", default_value_t = 4096)]
+    max_sessions: usize,
+    /// The NUMA node whose memory the pool is made of.
+    #[arg(long, value_name = "NODE")]
+    numa: Option<u32>,
+}
+
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+enum HugepagesArg {
+    /// If there are enough for the whole pool.
+    #[default]
+    Auto,
+    /// Or do not start.
+    Require,
+    /// Ordinary pages only.
+    Never,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    // Before there is anything to clean up, so that no signal finds the node half started.
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("catching signals")?;
+    let node = Node::start(config(args)?)?;
+    let addresses: Vec<_> = node.addresses().iter().map(ToString::to_string).collect();
+    writeln!(
+        std::io::stdout(),
+        "dmrpc-memnode ready: listen={} pool={} page={} memory={} node={:08x}",
+        addresses.join(","),
+        args.pool,
+        args.page,
+        node.memory(),
+        node.id().0,
+    )
+    .context("saying that the node is ready")?;
+    let signal = signals.forever().next();
+    tracing::info!("the node ends on signal {}", signal.unwrap_or_default());
+    node.shutdown();
+    Ok(())
+}
+
+fn config(args: &Args) -> anyhow::Result<NodeConfig> {
+    let mut config = NodeConfig {
+        pool_bytes: args.pool.bytes(),
+        page_size: args.page,
+        listen: args.listen.clone(),
+        hugepages: match args.hugepages {
+            HugepagesArg::Auto => Hugepages::Auto,
+            HugepagesArg::Require => Hugepages::Require,
+            HugepagesArg::Never => Hugepages::Never,
+        },
+        pool_file: args.pool_file.clone(),
+        tenant_tokens: tokens(args)?,
+        quota_bytes: args.quota.map(ByteSize::bytes),
+        lease: args.lease.into(),
+        grace: args.grace.into(),
+        handshake: args.handshake.into(),
+        stall: args.stall.into(),
+        max_links: args.max_links,
+        max_sessions: args.max_sessions,
+        numa_node: args.numa,
+        ..NodeConfig::default()
+    };
+    if !config.tenant_tokens.is_empty() {
+        // Then the token says who may come in, not the user.
+        config.link = config.link.allow(Allow::Anyone);
+    }
+    Ok(config)
+}
+
+fn tokens(args: &Args) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut tokens: Vec<Vec<u8>> = args.tenant_token.iter().map(|token| token.clone().into_bytes()).collect();
+    if let Some(token) = std::env::var_os("DMRPC_TENANT_TOKEN") {
+        tokens.push(token.into_encoded_bytes());
+    }
+    for path in &args.tenant_token_file {
+        tokens.extend(read_tokens(path).with_context(|| format!("the token file {}", path.display()))?);
+    }
+    Ok(tokens)
+}
+
+/// The tokens of a file: its lines, without space around them; empty ones and those that begin with # are skipped.
+fn read_tokens(path: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
+    let text = std::fs::read(path)?;
+    let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let tokens: Vec<_> = lines.filter(|line| !line.is_empty() && line[0] != b'#').map(<[u8]>::to_vec).collect();
+    if tokens.is_empty() {
+        bail!("it has no token");
+    }
+    Ok(tokens)
+}

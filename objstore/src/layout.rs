@@ -1,0 +1,238 @@
+//! Where the pages of an object are in this process's memory.
+//!
+//! 1. The pieces of a layout follow each other without gaps, and cover `first_page .. first_page + pages`.
+//! 2. Every piece is a hole, or lies within a mapping that lives as long as the layout.
+
+use crate::StoreError;
+use crate::buffer::Buffer;
+use crate::mosaic::Mosaic;
+use crate::segment::Segment;
+use dmrpc_pages::{Extent, PageSize};
+use smallvec::SmallVec;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, OnceLock};
+
+/// A run of an object's pages that are adjacent in memory.
+#[derive(Clone)]
+pub(crate) struct Piece {
+    /// The first page of the object that it covers.
+    pub(crate) at: u32,
+    pub(crate) extent: Extent,
+    /// Null for a hole.
+    start: *const u8,
+    /// Keeps the mapping: `None` for holes.
+    segment: Option<Arc<Segment>>,
+}
+
+// SAFETY: an address into a mapping that `segment` keeps, of pages that nobody writes while the object lives.
+unsafe impl Send for Piece {}
+// SAFETY: as above.
+unsafe impl Sync for Piece {}
+
+impl Piece {
+    /// The pages from `at` on are `extent`, in that segment.
+    pub(crate) fn new(at: u32, extent: Extent, segment: &Arc<Segment>) -> Result<Self, StoreError> {
+        let outside = StoreError::Malformed("an extent outside its segment");
+        let fits = extent.is_valid() && extent.segment.0 == segment.number && at.checked_add(extent.count).is_some();
+        let start = segment.start_of(extent).filter(|_| fits).ok_or(outside)?;
+        Ok(Self { at, extent, start: start.as_ptr(), segment: Some(segment.clone()) })
+    }
+
+    /// The pages from `at` on are zeros.
+    pub(crate) fn hole(at: u32, pages: u32) -> Self {
+        Self { at, extent: Extent::hole(pages), start: std::ptr::null(), segment: None }
+    }
+
+    /// The page after its last.
+    pub(crate) fn end(&self) -> u32 {
+        self.at + self.extent.count
+    }
+
+    /// The file that it lies in, and where; `None` for a hole.
+    pub(crate) fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        Some(self.segment.as_ref()?.file_at(self.extent.first))
+    }
+
+    /// The pages from `from` to before `to`, which are some of its own.
+    fn part(&self, from: u32, to: u32, page_size: PageSize) -> Self {
+        let skip = from - self.at;
+        let first = if self.extent.is_hole() { 0 } else { self.extent.first + skip };
+        let extent = Extent::new(self.extent.segment, first, to - from);
+        let start = if self.start.is_null() {
+            self.start
+        } else {
+            // SAFETY: within the piece.
+            unsafe { self.start.add((skip as usize) << page_size.shift()) }
+        };
+        Self { at: from, extent, start, segment: self.segment.clone() }
+    }
+
+    fn joins(&self, next: &Piece) -> bool {
+        self.extent.joins(next.extent)
+    }
+}
+
+/// Where a run of an object's pages is.
+pub(crate) struct Layout {
+    first_page: u32,
+    end_page: u32,
+    page_size: PageSize,
+    pieces: SmallVec<[Piece; 1]>,
+    /// All of it side by side, once somebody wanted that. `None` if the kernel does not.
+    mosaic: OnceLock<Option<Arc<Mosaic>>>,
+}
+
+/// Where a range of bytes is.
+pub(crate) enum Place {
+    /// At this address, as long as the layout lives.
+    There(*const u8),
+    /// In pieces.
+    Scattered,
+}
+
+impl Layout {
+    /// # Panics
+    ///
+    /// Unless the pieces follow each other.
+    pub(crate) fn new(first_page: u32, pieces: SmallVec<[Piece; 1]>, page_size: PageSize) -> Self {
+        let mut end_page = first_page;
+        for piece in &pieces {
+            assert_eq!(piece.at, end_page, "pieces follow each other");
+            end_page = piece.end();
+        }
+        Self { first_page, end_page, page_size, pieces, mosaic: OnceLock::new() }
+    }
+
+    pub(crate) fn page_size(&self) -> PageSize {
+        self.page_size
+    }
+
+    /// The pages that bytes lie in.
+    pub(crate) fn pages_of(range: &Range<u64>, page_size: PageSize) -> Range<u32> {
+        if range.is_empty() {
+            return 0..0;
+        }
+        // Objects have at most 2^32 pages: the caller's range lies within one.
+        (range.start >> page_size.shift()) as u32..(range.end.div_ceil(page_size.bytes())) as u32
+    }
+
+    /// Whether it says where those bytes are.
+    pub(crate) fn covers(&self, range: &Range<u64>) -> bool {
+        let pages = Self::pages_of(range, self.page_size);
+        pages.is_empty() || (self.first_page <= pages.start && pages.end <= self.end_page)
+    }
+
+    /// Which of the pieces has that page.
+    fn index_of(&self, page: u32) -> usize {
+        if self.pieces.len() == 1 {
+            return 0;
+        }
+        self.pieces.partition_point(|piece| piece.end() <= page)
+    }
+
+    /// Where a range is that is [covered](Layout::covers).
+    pub(crate) fn place(&self, range: &Range<u64>) -> Place {
+        let pages = Self::pages_of(range, self.page_size);
+        if pages.is_empty() {
+            return Place::There(std::ptr::NonNull::<crate::codec::Aligned>::dangling().as_ptr().cast());
+        }
+        let piece = &self.pieces[self.index_of(pages.start)];
+        if piece.end() < pages.end || piece.start.is_null() {
+            return Place::Scattered;
+        }
+        let skip = range.start - (u64::from(piece.at) << self.page_size.shift());
+        // SAFETY: the range begins within the piece.
+        Place::There(unsafe { piece.start.add(skip as usize) })
+    }
+
+    /// The pieces that cover those pages, cut to them.
+    pub(crate) fn cut(&self, pages: Range<u32>) -> impl Iterator<Item = Piece> + '_ {
+        let from = if pages.is_empty() { self.pieces.len() } else { self.index_of(pages.start) };
+        self.pieces[from..]
+            .iter()
+            .take_while(move |piece| piece.at < pages.end)
+            .map(move |piece| piece.part(piece.at.max(pages.start), piece.end().min(pages.end), self.page_size))
+    }
+
+    /// The bytes of a covered range, piece by piece: `None` and a length for zeros.
+    pub(crate) fn chunks(&self, range: Range<u64>) -> impl Iterator<Item = (Option<*const u8>, usize)> + '_ {
+        let shift = self.page_size.shift();
+        self.cut(Self::pages_of(&range, self.page_size)).map(move |piece| {
+            let start = (u64::from(piece.at) << shift).max(range.start);
+            let end = (u64::from(piece.end()) << shift).min(range.end);
+            let skip = start - (u64::from(piece.at) << shift);
+            // SAFETY: within the piece.
+            let address = (!piece.start.is_null()).then(|| unsafe { piece.start.add(skip as usize) });
+            (address, (end - start) as usize)
+        })
+    }
+
+    /// Copies the bytes from `offset` on, all of which are covered.
+    pub(crate) fn copy_to(&self, offset: u64, into: &mut [u8]) {
+        let mut done = 0;
+        for (from, len) in self.chunks(offset..offset + into.len() as u64) {
+            let to = &mut into[done..done + len];
+            match from {
+                // SAFETY: the chunk is that long, and immutable while the object lives; `to` is somebody's own memory.
+                Some(from) => unsafe { to.as_mut_ptr().copy_from_nonoverlapping(from, len) },
+                None => to.fill(0),
+            }
+            done += len;
+        }
+        debug_assert_eq!(done, into.len(), "the range is covered");
+    }
+
+    /// All of it side by side, if the kernel wants to. Made once, and kept.
+    pub(crate) fn mosaic(&self) -> Option<&Arc<Mosaic>> {
+        self.mosaic.get_or_init(|| Mosaic::of(&self.pieces, self.page_size, false).ok().map(Arc::new)).as_ref()
+    }
+
+    /// The address in the mosaic of a covered range's first byte.
+    pub(crate) fn in_mosaic(&self, mosaic: &Mosaic, range: &Range<u64>) -> *const u8 {
+        let skip = range.start - (u64::from(self.first_page) << self.page_size.shift());
+        // SAFETY: the mosaic has all that the layout covers.
+        unsafe { mosaic.start().add(skip as usize) }
+    }
+
+    /// A copy of a covered range.
+    pub(crate) fn copy_of(&self, range: &Range<u64>) -> Buffer {
+        let mut buffer = Buffer::zeroed((range.end - range.start) as usize);
+        self.copy_to(range.start, &mut buffer);
+        buffer
+    }
+
+    /// The pages `0 .. pages`: those of `base`, which covers from page 0, with `patches` (ascending, disjoint) laid over
+    /// them, and zeros where neither has any.
+    pub(crate) fn patched(
+        base: Option<&Layout>,
+        patches: impl IntoIterator<Item = Piece>,
+        pages: u32,
+        page_size: PageSize,
+    ) -> Self {
+        let mut pieces: SmallVec<[Piece; 1]> = SmallVec::new();
+        let mut push = |piece: Piece| match pieces.last_mut() {
+            Some(last) if last.joins(&piece) => last.extent.count += piece.extent.count,
+            _ => pieces.push(piece),
+        };
+        let base_end = base.map_or(0, |base| base.end_page);
+        let mut page = 0;
+        let fill = |page: &mut u32, to: u32, push: &mut dyn FnMut(Piece)| {
+            if let Some(base) = base.filter(|_| *page < base_end.min(to)) {
+                base.cut(*page..base_end.min(to)).for_each(&mut *push);
+                *page = base_end.min(to);
+            }
+            if *page < to {
+                push(Piece::hole(*page, to - *page));
+                *page = to;
+            }
+        };
+        for patch in patches {
+            fill(&mut page, patch.at, &mut push);
+            page = patch.end();
+            push(patch);
+        }
+        fill(&mut page, pages, &mut push);
+        Self::new(0, pieces, page_size)
+    }
+}

@@ -1,0 +1,106 @@
+//! Segments of the memory node's pool, mapped into this process.
+//!
+//! 1. A mapping stays as long as any object of this process has pages in it.
+//! 2. Extents come from peers: [`Segment::start_of`] gives an address only for pages that are there.
+
+use crate::StoreError;
+use dmrpc_fabric::memory::{Access, Mapping, MemoryError};
+use dmrpc_pages::{Extent, PageSize};
+use dmrpc_wire::SegmentInfo;
+use parking_lot::RwLock;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A segment that is mapped here.
+pub(crate) struct Segment {
+    pub(crate) number: u32,
+    pub(crate) pages: u32,
+    page_size: PageSize,
+    file_offset: u64,
+    mapping: Mapping,
+    fd: OwnedFd,
+    /// Whether it was used since somebody last looked.
+    used: AtomicBool,
+    own: bool,
+}
+
+impl Segment {
+    /// Maps a segment: this session's own to write, or another's to read.
+    pub(crate) fn map(info: SegmentInfo, fd: OwnedFd, page_size: PageSize, own: bool) -> Result<Self, StoreError> {
+        let len = u64::from(info.pages) << page_size.shift();
+        let len = usize::try_from(len).map_err(|_| StoreError::Malformed("a segment larger than the address space"))?;
+        let access = if own { Access::Writable } else { Access::ReadOnly };
+        let mapping = Mapping::new(&fd, info.file_offset, len, access, own).map_err(memory_error)?;
+        Ok(Self {
+            number: info.segment,
+            pages: info.pages,
+            page_size,
+            file_offset: info.file_offset,
+            mapping,
+            fd,
+            used: AtomicBool::new(true),
+            own,
+        })
+    }
+
+    /// Where an extent of this segment begins in memory, if it lies within.
+    pub(crate) fn start_of(&self, extent: Extent) -> Option<NonNull<u8>> {
+        let offset = u64::from(extent.first) << self.page_size.shift();
+        let len = u64::from(extent.count) << self.page_size.shift();
+        self.mapping.at(offset, len).ok()
+    }
+
+    /// The file that a page of this segment lies in, and where.
+    pub(crate) fn file_at(&self, page: u32) -> (BorrowedFd<'_>, u64) {
+        (self.fd.as_fd(), self.file_offset + (u64::from(page) << self.page_size.shift()))
+    }
+}
+
+pub(crate) fn memory_error(error: MemoryError) -> StoreError {
+    match error {
+        MemoryError::Io { doing, source } => StoreError::Io { doing, why: source.to_string() },
+        other => StoreError::Io { doing: "mapping a segment", why: other.to_string() },
+    }
+}
+
+/// The segments that are mapped here, by number. Numbers are never given to other segments.
+#[derive(Default)]
+pub(crate) struct Segments {
+    table: RwLock<HashMap<u32, Arc<Segment>>>,
+}
+
+impl Segments {
+    pub(crate) fn get(&self, number: u32) -> Option<Arc<Segment>> {
+        let segment = self.table.read().get(&number).cloned()?;
+        // Relaxed: a hint.
+        segment.used.store(true, Ordering::Relaxed);
+        Some(segment)
+    }
+
+    pub(crate) fn insert(&self, segment: Arc<Segment>) {
+        self.table.write().insert(segment.number, segment);
+    }
+
+    pub(crate) fn remove(&self, number: u32) {
+        self.table.write().remove(&number);
+    }
+
+    /// Unmaps what nobody has used since the last time, and no object has pages in: the node may have dropped it long ago.
+    pub(crate) fn unmap_idle(&self) {
+        self.table.write().retain(|_, segment| {
+            if segment.own {
+                return true;
+            }
+            // Relaxed: a hint. The count can't grow meanwhile but through the table, which is locked.
+            segment.used.swap(false, Ordering::Relaxed) || Arc::strong_count(segment) > 1
+        });
+    }
+
+    /// Whether there are segments of other sessions.
+    pub(crate) fn has_foreign(&self) -> bool {
+        self.table.read().values().any(|segment| !segment.own)
+    }
+}

@@ -1,0 +1,42 @@
+//! Who runs what: the tasks, actors, results and workers of Python programs, as a state machine.
+//!
+//! The hub knows neither Python nor processes nor links. What happened goes into [`Hub::step`] as an [`Event`], what is to be done
+//! comes out as [`Action`]s, in order; values are opaque (`P`). `docs/python-runtime.md` says how it is used.
+//!
+//! | file | noun |
+//! | --- | --- |
+//! | `id.rs` | names of clients, workers, tasks, actors and results |
+//! | `event.rs` | what goes in and comes out |
+//! | `resources.rs` | processors and whatever else is counted |
+//! | `results.rs` | values that were promised: who waits for them, who holds them |
+//! | `tasks.rs` | what is to be run: what each task waits for, where it stands |
+//! | `actors.rs` | actors: their workers, calls, names and ends |
+//! | `workers.rs` | processes that run tasks and actors |
+//! | `hub.rs` | the events, and what they do |
+//!
+//! 1. A result is there as long as a client holds it, a task needs it, or a value that is there contains it; then it goes.
+//! 2. Every result that a client waits for ends: with a value or with a [`Failure`].
+//! 3. A task is begun only when the results that it needs are there, on one worker at a time, and again only as often as its retries
+//!    allow; those that were never begun do not count.
+//! 4. What runs and is not blocked never needs more than there is, but for tasks that were blocked and go on.
+//! 5. Calls of one client to one actor begin in the order in which they were made.
+//! 6. Nothing that a client says makes the hub panic; what makes no sense is ignored or fails its own results.
+#![forbid(unsafe_code)]
+
+mod actors;
+mod event;
+mod hub;
+mod id;
+#[cfg(test)]
+mod recount;
+mod resources;
+mod results;
+#[cfg(test)]
+mod simulation;
+mod tasks;
+mod workers;
+
+pub use event::{Action, ActorSpec, CallSpec, Event, Failure, Now, Outcome, TaskSpec, Work};
+pub use hub::{Hub, HubOptions, Totals};
+pub use id::{ActorId, ClientId, FunctionId, ResultId, TaskId, WorkerId};
+pub use resources::{ONE_CPU, Resources};

@@ -1,0 +1,87 @@
+//! What is to be run, and where it stands.
+
+use crate::event::Work;
+use crate::id::{ActorId, ClientId, TaskId, WorkerId};
+use rustc_hash::FxHashMap;
+
+/// Which queue of ready tasks: an index of [`Shapes`](crate::workers::Shapes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ShapeKey(pub(crate) u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Runs on any worker that fits.
+    Task(ShapeKey),
+    /// Makes an actor.
+    Make(ActorId),
+    /// Runs on an actor's worker.
+    Call(ActorId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// So many of its needs are not there.
+    Waiting(u32),
+    /// Ready, and in a queue.
+    Queued,
+    /// A worker has it.
+    Assigned(WorkerId),
+}
+
+pub(crate) struct Task<P> {
+    pub(crate) kind: Kind,
+    pub(crate) work: Work<P>,
+    pub(crate) client: ClientId,
+    pub(crate) stage: Stage,
+    pub(crate) retries: u32,
+    pub(crate) cancelled: bool,
+    /// Tasks that it made and that are not done.
+    pub(crate) children: Vec<TaskId>,
+    pub(crate) parent: Option<TaskId>,
+}
+
+pub(crate) struct Tasks<P> {
+    table: FxHashMap<TaskId, Task<P>>,
+}
+
+impl<P> Tasks<P> {
+    pub(crate) fn new() -> Self {
+        Self { table: FxHashMap::default() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(crate) fn contains(&self, id: TaskId) -> bool {
+        self.table.contains_key(&id)
+    }
+
+    pub(crate) fn get(&self, id: TaskId) -> Option<&Task<P>> {
+        self.table.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: TaskId) -> Option<&mut Task<P>> {
+        self.table.get_mut(&id)
+    }
+
+    pub(crate) fn insert(&mut self, id: TaskId, task: Task<P>) {
+        if let Some(parent) = task.parent.and_then(|parent| self.table.get_mut(&parent)) {
+            parent.children.push(id);
+        }
+        self.table.insert(id, task);
+    }
+
+    pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task<P>> {
+        let task = self.table.remove(&id)?;
+        if let Some(parent) = task.parent.and_then(|parent| self.table.get_mut(&parent)) {
+            parent.children.retain(|&child| child != id);
+        }
+        Some(task)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&TaskId, &Task<P>)> {
+        self.table.iter()
+    }
+}

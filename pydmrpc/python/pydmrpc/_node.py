@@ -1,0 +1,156 @@
+"""The memory node that this process uses: starting, joining, leaving it, and its figures."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pydmrpc import _core, _futures
+
+
+class Context(NamedTuple):
+    """What `init` gives: where the memory node is and what it is like."""
+
+    address: str
+    """Other processes of this host join by ``pydmrpc.init(address=…)`` with it."""
+    node: str
+    """Which memory node it is, in hex: a node that was restarted is another node."""
+    page_bytes: int
+    """Size of a page, the unit of copy-on-write."""
+    is_local: bool
+    """Whether the node is on this host, so that arrays from `get` are its very pages."""
+
+
+def init(
+    address: str | None = None,
+    *,
+    pool: int | str | None = None,
+    page_size: int | str | None = None,
+    token: str | bytes | None = None,
+    name: str | None = None,
+    quota: int | str | None = None,
+    deadline: float = 10.0,
+    listen: str | Sequence[str] = (),
+    ignore_reinit_error: bool = False,
+) -> Context:
+    """Starts a memory node within this process, or joins the one at `address`.
+
+    Called by itself at the first use of the store, with no arguments; after `shutdown` it may be called again.
+
+    Args:
+        address: ``"unix:///path"`` of a memory node on this host, ``"tcp://host:port"`` of one elsewhere; None starts one.
+        pool: most memory that a node started here takes, in bytes or as ``"4GiB"``; a quarter of the host's by default.
+        page_size: the unit of copy-on-write of a node started here, a power of two from 4 KiB to 2 MiB.
+        token: the tenant's token, where the node asks for one.
+        name: what this process calls itself, for people who look at the node's sessions.
+        quota: how much of the pool this process would like to be allowed.
+        deadline: seconds that an operation waits for the node before it raises GetTimeoutError.
+        listen: addresses at which a node started here is reached, besides a Unix socket of its own.
+        ignore_reinit_error: give the context of the running session instead of raising.
+
+    Raises:
+        RuntimeError: if a session runs already.
+        NodeUnreachableError: if there is no node at `address`, or none could be started.
+        AccessDeniedError: if the token is wrong.
+        ValueError: if `address` is none, or the options contradict each other.
+
+    Example::
+
+        with tempfile.TemporaryDirectory() as d:
+            subprocess.Popen(["dmrpc-memnode", "--listen", f"unix://{d}/node"])
+            pydmrpc.init(f"unix://{d}/node")
+    """
+    if not (ignore_reinit_error and _core.is_started()):
+        secret = token.encode() if isinstance(token, str) else token
+        addresses = [listen] if isinstance(listen, str) else list(listen)
+        _core.start(address, pool, page_size, secret, name, quota, deadline, addresses)
+    return Context(*_core.about())
+
+
+def shutdown() -> None:
+    """Ends the session, and the memory node if it was started here. Does nothing if there is none.
+
+    References of the session can't be used any more; arrays that `get` gave stay readable. At the end of the interpreter it
+    is called by itself.
+    """
+    _futures.stop()
+    _core.stop()
+
+
+def is_initialized() -> bool:
+    """Whether there is a session with a memory node."""
+    return _core.is_started()
+
+
+def stats() -> dict[str, int]:
+    """The memory node's figures, by name: pages by what they are used for, objects, holds, sessions, requests, …"""
+    return _core.stats()
+
+
+class Memory(NamedTuple):
+    """How the pool of the memory node is used, in bytes."""
+
+    pool: int
+    """What there may be at most."""
+    used: int
+    """What objects use, shared pages counted once."""
+    logical: int
+    """What objects would use if nothing was shared."""
+    leased: int
+    """What clients have ready for objects to come."""
+    objects: int
+    """Number of objects."""
+    holds: int
+    """Number of claims that keep them alive."""
+    sessions: int
+    """Number of connected processes."""
+
+
+def memory() -> Memory:
+    """How the pool of the memory node is used.
+
+    What this process put and no other process has seen yet counts as leased: the node does not hear of such objects.
+    """
+    s = _core.stats()
+    page = s["page_bytes"]
+    return Memory(
+        pool=s["pool_pages"] * page,
+        used=s["live_pages"] * page,
+        logical=s["logical_pages"] * page,
+        leased=s["unpublished_pages"] * page,
+        objects=s["objects"],
+        holds=s["holds"],
+        sessions=s["sessions"],
+    )
+
+
+class Sharing(NamedTuple):
+    """How many pages two objects have in common."""
+
+    pages_a: int
+    """Pages of the one."""
+    pages_b: int
+    """Pages of the other."""
+    shared: int
+    """Pages that are the same."""
+
+
+def sharing(a: _core.ObjectRef, b: _core.ObjectRef | None = None) -> Sharing:
+    """How many pages `a` has in common with `b`, or with the object that it was made of.
+
+    An edit makes one object of another, and so does `put` of an array from `get`.
+
+    Objects whose bytes travel with the reference have no pages::
+
+        a = pydmrpc.get(ref)
+        a[0] = 1
+        new = pydmrpc.put(a)
+        pydmrpc.sharing(new)         # Sharing(pages_a=1025, pages_b=1025, shared=1024)
+    """
+    return Sharing(*_core.sharing(a, b))
+
+
+atexit.register(shutdown)
+os.register_at_fork(after_in_child=_core._forked)
