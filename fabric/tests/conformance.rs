@@ -7,6 +7,7 @@ use dmrpc_fabric::LinkOptions;
 use dmrpc_fabric::asynchronous::{AsyncReceiver, AsyncSender};
 use dmrpc_fabric::blocking::{BlockingReceiver, BlockingSender, Spin};
 use dmrpc_fabric::buffer::Buffer;
+use dmrpc_fabric::fake::{Faults, faulty};
 use dmrpc_fabric::link::{Body, Incoming, Link, LinkError, MAX_HEAD_BYTES, Target, TrySendError};
 use dmrpc_fabric::listen::{Listener, connect};
 use std::time::{Duration, Instant};
@@ -15,6 +16,17 @@ use std::time::{Duration, Instant};
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
+
+/// What may move to another thread.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Listener>();
+    is_send::<Link>();
+    is_send::<BlockingSender>();
+    is_send::<BlockingReceiver>();
+    is_send::<AsyncSender>();
+    is_send::<AsyncReceiver>();
+};
 
 /// The two ends of a link: of the acceptor and of the connector.
 type Maker = fn(&LinkOptions) -> (Link, Link);
@@ -28,26 +40,40 @@ fn shm(options: &LinkOptions) -> (Link, Link) {
     through(&format!("unix://{}/link", folder.path().display()), options)
 }
 
+fn tcp(options: &LinkOptions) -> (Link, Link) {
+    through("tcp://127.0.0.1:0", options)
+}
+
 fn udp(options: &LinkOptions) -> (Link, Link) {
-    use dmrpc_fabric::datagram::{endpoint::EndpointOptions, links, udp::UdpDevice};
-    let device = UdpDevice::bind("127.0.0.1:0".parse().unwrap(), None).unwrap();
-    let address = device.address().unwrap();
-    let options = EndpointOptions {
-        max_body_bytes: options.max_body_bytes,
-        max_queued_bytes: options.max_queued_bytes,
-        ..EndpointOptions::default()
+    through("udp://127.0.0.1:0", options)
+}
+
+/// Each kind again, with faults that nobody may notice. The seed is of the process: it is printed, and a failure replays with
+/// the environment variable set to it.
+fn fake_of(make: Maker, options: &LinkOptions) -> (Link, Link) {
+    let seed = match std::env::var("DMRPC_FAULT_SEED") {
+        Ok(seed) => seed.parse().expect("a number"),
+        Err(_) => u64::from(std::process::id()),
     };
-    let mut listener = links::DatagramListener::new(device, options.clone()).unwrap();
-    std::thread::scope(|scope| {
-        let there = scope
-            .spawn(|| links::connect(UdpDevice::towards(address).unwrap(), options.clone(), address, soon()).unwrap());
-        loop {
-            if let Some(link) = listener.try_accept().unwrap() {
-                break (link, there.join().unwrap());
-            }
-            std::thread::yield_now();
-        }
-    })
+    eprintln!("DMRPC_FAULT_SEED={seed}");
+    let (here, there) = make(options);
+    (faulty(here, Faults::harmless(seed)).unwrap(), faulty(there, Faults::harmless(!seed)).unwrap())
+}
+
+fn fake_inproc(options: &LinkOptions) -> (Link, Link) {
+    fake_of(inproc, options)
+}
+
+fn fake_shm(options: &LinkOptions) -> (Link, Link) {
+    fake_of(shm, options)
+}
+
+fn fake_tcp(options: &LinkOptions) -> (Link, Link) {
+    fake_of(tcp, options)
+}
+
+fn fake_udp(options: &LinkOptions) -> (Link, Link) {
+    fake_of(udp, options)
 }
 
 /// Through a listener.
@@ -92,28 +118,26 @@ fn messages_arrive_whole_and_in_order(make: Maker) {
     let (here, there) = make(&options);
     // Around the size of the ring, of its strides, and far beyond.
     let sizes = [0, 1, 15, 16, 100, 1000, 1023, 1024, 1025, 4000, 4080, 4095, 4096, 4097, 8192, 70_000, 1_000_000];
-    std::thread::scope(|scope| {
-        for (mut sender, mut receiver) in [
-            (BlockingSender::new(here.sender), BlockingReceiver::new(there.receiver)),
-            (BlockingSender::new(there.sender), BlockingReceiver::new(here.receiver)),
-        ] {
-            scope.spawn(move || {
-                for (seed, len) in sizes.iter().chain(sizes.iter().rev()).enumerate() {
-                    let head = pattern(seed as u64, (seed * 37) % 3000);
-                    sender.send(&head, body(pattern(!(seed as u64), *len)), soon()).unwrap();
-                }
-                sender.flush(soon()).unwrap();
-                // Kept open until the other side has it all: what follows is not `Closed`.
-                sender
-            });
-            scope.spawn(move || {
-                for (seed, len) in sizes.iter().chain(sizes.iter().rev()).enumerate() {
-                    let (head, body) = receive(&mut receiver).unwrap();
-                    assert_eq!(head, pattern(seed as u64, (seed * 37) % 3000), "head {seed}");
-                    assert!(body == pattern(!(seed as u64), *len), "body {seed}");
-                }
-            });
+    let ((mut to_there, mut from_there), (mut to_here, mut from_here)) = (halves(here), halves(there));
+    let send = |sender: &mut BlockingSender| {
+        for (seed, len) in sizes.iter().chain(sizes.iter().rev()).enumerate() {
+            let head = pattern(seed as u64, (seed * 37) % 3000);
+            sender.send(&head, body(pattern(!(seed as u64), *len)), soon()).unwrap();
         }
+    };
+    let check = |receiver: &mut BlockingReceiver| {
+        for (seed, len) in sizes.iter().chain(sizes.iter().rev()).enumerate() {
+            let (head, body) = receive(receiver).unwrap();
+            assert_eq!(head, pattern(seed as u64, (seed * 37) % 3000), "head {seed}");
+            assert!(body == pattern(!(seed as u64), *len), "body {seed}");
+        }
+    };
+    // The halves outlive the threads: the end of one may be the end of the other beside it.
+    std::thread::scope(|scope| {
+        scope.spawn(|| send(&mut to_there));
+        scope.spawn(|| send(&mut to_here));
+        scope.spawn(|| check(&mut from_here));
+        scope.spawn(|| check(&mut from_there));
     });
 }
 
@@ -267,9 +291,10 @@ fn data_before_the_end(make: Maker) {
 fn a_dropped_sender_ends_one_way(make: Maker) {
     let (here, there) = make(&LinkOptions::default());
     let (mut sender, mut receiver) = halves(there);
-    let waits = std::thread::spawn(move || receiver.recv(soon()).map(drop));
+    let waits = std::thread::spawn(move || (receiver.recv(soon()).map(drop), receiver));
     drop(here.sender);
-    assert!(matches!(waits.join().unwrap(), Err(LinkError::Closed)));
+    let (end, _receiver) = waits.join().unwrap();
+    assert!(matches!(end, Err(LinkError::Closed)));
     sender.send(b"still", Body::new(), soon()).unwrap();
     assert_eq!(receive(&mut BlockingReceiver::new(here.receiver)).unwrap().0, b"still");
 }
@@ -294,20 +319,15 @@ fn a_dropped_receiver_is_seen(make: Maker) {
 /// Over a limit: not sent, and the link goes on.
 fn too_large_is_refused(make: Maker) {
     let (here, there) = make(&LinkOptions::default().max_body_bytes(5000));
-    let (mut sender, mut receiver) = (here.sender, BlockingReceiver::new(there.receiver));
+    let (mut sender, mut receiver) = (BlockingSender::new(here.sender), BlockingReceiver::new(there.receiver));
     let head = vec![0; MAX_HEAD_BYTES + 1];
+    assert!(matches!(sender.send(&head, Body::new(), soon()), Err(LinkError::TooLarge { what: "a head", .. })));
     assert!(matches!(
-        sender.try_send(&head, Body::new()),
-        Err(TrySendError::Link(LinkError::TooLarge { what: "a head", .. }))
-    ));
-    let large = body(vec![0; 5001]);
-    assert!(matches!(
-        sender.try_send(b"", large),
-        Err(TrySendError::Link(LinkError::TooLarge { what: "a body", len: 5001, limit: 5000 }))
+        sender.send(b"", body(vec![0; 5001]), soon()),
+        Err(LinkError::TooLarge { what: "a body", len: 5001, limit: 5000 })
     ));
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut sender = BlockingSender::new(sender);
             sender.send(&head[1..], body(vec![1; 5000]), soon()).unwrap();
             sender.flush(soon()).unwrap();
         });
@@ -475,6 +495,102 @@ fn under_tokio(make: Maker) {
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), all).await.expect("a wake-up was lost") });
 }
 
+/// One end of a link in a loop over many.
+struct Looped {
+    link: Link,
+    /// What is to be sent.
+    queue: std::collections::VecDeque<(Vec<u8>, Vec<u8>)>,
+    received: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Looped {
+    /// Does all that can be done now. Whether it waits to send.
+    fn turn(&mut self) -> bool {
+        let late = loop {
+            let Some((head, bytes)) = self.queue.pop_front() else { break !self.link.sender.flush().unwrap() };
+            match self.link.sender.try_send(&head, body(bytes)) {
+                Ok(()) => {}
+                Err(TrySendError::Full(back)) => {
+                    self.queue.push_front((head, back.concat()));
+                    if !self.link.sender.flush().unwrap() {
+                        break true;
+                    }
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
+        loop {
+            match self.link.receiver.recv().unwrap() {
+                Incoming::Empty => return late,
+                Incoming::Head { head, body_len } => {
+                    self.received.push((head.to_vec(), Vec::new()));
+                    if body_len > 0 {
+                        self.link.receiver.place(Buffer::zeroed(body_len as usize).into());
+                    }
+                }
+                Incoming::Body(target) => {
+                    self.received.last_mut().unwrap().1 = Buffer::from_target(target).unwrap().into_vec();
+                }
+            }
+        }
+    }
+}
+
+/// Both ends, and all halves of them, in one level-triggered epoll set, as a server has them. A turn ends where it may, a lost
+/// wake-up hangs, and when all is done nothing is ready any more.
+fn in_a_level_triggered_loop(make: Maker) {
+    use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+    const MESSAGES: usize = 300;
+    let (here, there) = make(&LinkOptions::default().ring_bytes(4096).max_queued_bytes(4096).turn_bytes(5000));
+    let messages: Vec<(Vec<u8>, Vec<u8>)> = (0..MESSAGES)
+        .map(|number| {
+            (vec![number as u8; number], pattern(number as u64, if number % 9 == 0 { 50_000 } else { number }))
+        })
+        .collect();
+    let end = |link| Looped { link, queue: messages.clone().into(), received: Vec::new() };
+    let mut ends = [end(here), end(there)];
+    let set = epoll::create(CreateFlags::CLOEXEC).unwrap();
+    for (token, end) in ends.iter().enumerate() {
+        for interest in end.link.sender.interests().iter().chain(&end.link.receiver.interests()) {
+            let flags = if interest.writable { EventFlags::empty() } else { EventFlags::IN };
+            epoll::add(&set, interest.fd, EventData::new_u64(token as u64), flags).unwrap();
+        }
+    }
+    let mut late = [true; 2];
+    let turn = |token: usize, ends: &mut [Looped; 2], late: &mut [bool; 2]| {
+        let is_late = ends[token].turn();
+        if is_late != late[token] {
+            late[token] = is_late;
+            for interest in ends[token].link.sender.interests().iter().filter(|interest| interest.writable) {
+                let flags = if is_late { EventFlags::OUT } else { EventFlags::empty() };
+                epoll::modify(&set, interest.fd, EventData::new_u64(token as u64), flags).unwrap();
+            }
+        }
+    };
+    for token in 0..2 {
+        turn(token, &mut ends, &mut late);
+    }
+    let (mut turns, mut quiet) = (0, 0);
+    // Once all is there, what is still ready becomes quiet in a few turns; a fake one needs some luck for it.
+    while quiet < 1 {
+        let all = ends.iter().all(|end| end.queue.is_empty() && end.received.len() == MESSAGES && !late[0] && !late[1]);
+        let all = all && ends.iter().all(|end| end.received.last() == messages.last());
+        let mut events = Vec::with_capacity(16);
+        let timeout = rustix::event::Timespec { tv_sec: if all { 0 } else { 60 }, tv_nsec: 0 };
+        match epoll::wait(&set, rustix::buffer::spare_capacity(&mut events), Some(&timeout)).unwrap() {
+            0 if all => quiet += 1,
+            0 => panic!("a wake-up was lost"),
+            _ => {}
+        }
+        for event in events {
+            turns += 1;
+            turn(event.data.u64() as usize, &mut ends, &mut late);
+        }
+        assert!(turns < 1000 * MESSAGES, "it never comes to rest");
+    }
+    assert!(ends.iter().all(|end| end.received == messages));
+}
+
 /// Descriptors come before the messages that were sent after them, and are what was passed.
 fn descriptors_are_passed(make: Maker) {
     let (here, there) = make(&LinkOptions::default().ring_bytes(4096));
@@ -509,7 +625,8 @@ macro_rules! suite {
         mod $kind {
             suite!(@ $kind: messages_arrive_whole_and_in_order, many_small_messages, there_and_back, full_is_said_and_passes,
                 a_deadline_is_kept, data_before_the_end, a_dropped_sender_ends_one_way, a_dropped_receiver_is_seen,
-                too_large_is_refused, bodies_land_where_they_are_told, bodies_are_let_go, under_tokio $(, $only)*);
+                too_large_is_refused, bodies_land_where_they_are_told, bodies_are_let_go,
+                under_tokio, in_a_level_triggered_loop $(, $only)*);
         }
     )*};
     (@ $kind:ident: $($test:ident),*) => {$(
@@ -523,5 +640,10 @@ macro_rules! suite {
 suite! {
     inproc: [descriptors_are_passed];
     shm: [descriptors_are_passed];
+    tcp: [];
     udp: [];
+    fake_inproc: [descriptors_are_passed];
+    fake_shm: [descriptors_are_passed];
+    fake_tcp: [];
+    fake_udp: [];
 }

@@ -6,15 +6,17 @@
 //! copied into DPDK's buffers. What comes in stays in the driver's buffer until it is copied to its place.
 
 use super::device::{Device, Frame};
-use super::links::PlaceOfPeer;
+use super::endpoint::EndpointOptions;
+use super::links::{PlaceOfPeer, Shared};
 use super::outbox::Piece;
 use crate::link::{Interests, LinkError, Peer};
 use bytes::Bytes;
 use dmrpc_dpdk_sys as sys;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 const ETHERNET_BYTES: usize = 14;
@@ -72,6 +74,42 @@ impl DpdkOptions {
         };
         Ok(Self { eal: eal.split_whitespace().map(str::to_owned).collect(), address, mtu })
     }
+}
+
+/// What this process was told by [`configure`].
+static CONFIGURED: OnceLock<DpdkOptions> = OnceLock::new();
+
+/// Says how this process uses DPDK, before its first link over it; otherwise the environment does.
+///
+/// # Errors
+///
+/// [`LinkError::Unsupported`] if something else was said before.
+pub fn configure(options: DpdkOptions) -> Result<(), LinkError> {
+    match CONFIGURED.get_or_init(|| options.clone()) == &options {
+        true => Ok(()),
+        false => Err(LinkError::Unsupported("DPDK configured twice in one process")),
+    }
+}
+
+/// The port of this process, which speaks at UDP port `udp_port`. It is started once, and stays.
+pub(super) fn endpoint(udp_port: u16, options: EndpointOptions) -> Result<Arc<Shared<DpdkDevice>>, LinkError> {
+    static ENDPOINT: Mutex<Option<Arc<Shared<DpdkDevice>>>> = Mutex::new(None);
+    let mut endpoint = ENDPOINT.lock();
+    let shared = match &*endpoint {
+        Some(shared) => shared.clone(),
+        None => {
+            let dpdk = match CONFIGURED.get() {
+                Some(options) => options.clone(),
+                None => DpdkOptions::from_env()?,
+            };
+            endpoint.insert(Shared::new(DpdkDevice::start(&dpdk, udp_port)?, options)?).clone()
+        }
+    };
+    let speaks_at = shared.with_device(|device| device.address().port());
+    if speaks_at != udp_port {
+        return Err(LinkError::Unsupported("a second UDP port on the DPDK port of one process"));
+    }
+    Ok(shared)
 }
 
 /// What the shim said went wrong last.

@@ -124,6 +124,11 @@ impl<D: Device> Shared<D> {
         }))
     }
 
+    /// Looks at the device.
+    pub(super) fn with_device<R>(&self, look: impl FnOnce(&D) -> R) -> R {
+        look(self.turning.lock().endpoint.device())
+    }
+
     /// Nanoseconds since the endpoint was made.
     fn now(&self) -> u64 {
         self.start.elapsed().as_nanos() as u64
@@ -453,6 +458,11 @@ where
             turning.endpoint.accept()
         };
         key.map(|key| self.shared.link(key, false)).transpose()
+    }
+
+    /// The device.
+    pub fn with_device<R>(&self, look: impl FnOnce(&D) -> R) -> R {
+        self.shared.with_device(look)
     }
 
     /// What to wait on before asking again.

@@ -13,6 +13,7 @@
 //! | `device.rs` | what carries datagrams |
 //! | `udp.rs` | a UDP socket as a device |
 //! | `dpdk.rs` | a port of DPDK's as a device, with the feature `dpdk` |
+//! | `acceptor.rs` | the listener at an address, and how to connect to one |
 //! | `links.rs` | sessions as links, and the listener |
 //!
 //! The ideas are those of eRPC (Kalia, Kaminsky, Andersen: *Datacenter RPCs can be General and Fast*, NSDI 2019): no
@@ -20,6 +21,7 @@
 //! nothing while the fabric is idle, payload sent from where it is. What differs: both ends send messages of any size in order;
 //! a lost packet is sent again alone, as soon as three later ones overtook it or after a multiple of the measured round trip.
 
+mod acceptor;
 pub mod device;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
@@ -35,5 +37,6 @@ mod inbox;
 mod outbox;
 mod rtt;
 
+pub(crate) use acceptor::{Acceptor, connect_dpdk, connect_udp};
 pub use inbox::{Head, News};
 pub use outbox::{Piece, Pieces};

@@ -133,7 +133,7 @@ mod shared {
 /// Under loom: bytes that tell when two threads touch them at a time.
 #[cfg(loom)]
 mod modelled {
-    use super::super::ring::{Line, Rare};
+    use super::super::ring::{Line, Rare, Side};
     use super::{Arc, Indices};
     use crate::sync::AtomicU64;
     use loom::cell::UnsafeCell;
@@ -150,10 +150,8 @@ mod modelled {
         pub(crate) fn heap_pair(capacity: usize) -> (Self, Self) {
             let zero = || AtomicU64::new(0);
             let indices = Indices {
-                tail: Line(zero()),
-                head: Line(zero()),
-                consumer_waits: Line(zero()),
-                producer_waits: Line(zero()),
+                producer: Line(Side { index: zero(), waits: zero() }),
+                consumer: Line(Side { index: zero(), waits: zero() }),
                 rare: Line(Rare {
                     producer_ended: zero(),
                     consumer_ended: zero(),

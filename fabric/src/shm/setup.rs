@@ -17,7 +17,6 @@
 //! 1. The memory is sealed against shrinking and growing before anybody maps it; a connector checks that.
 //! 2. Both sides check who the other is before anything is passed or used.
 
-use super::Lifeline;
 use super::area::Area;
 use super::bell::Bell;
 use super::lifeline::Lifeline;
