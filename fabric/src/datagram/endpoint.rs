@@ -110,7 +110,7 @@ impl<D: Device> Entry<D> {
     /// Wakes the sleepers for whom there is something.
     fn wake(&mut self, key: SessionKey, awake: &mut Vec<(SessionKey, Sleeper)>) {
         let (news, room) = match &self.state {
-            State::Open(session) => (session.has_news(), session.has_news() || session.has_room()),
+            State::Open(session) => (session.has_news(), session.end().is_some() || session.has_room()),
             State::Asking { .. } => (false, false),
             State::Refused => (true, true),
         };

@@ -1,9 +1,11 @@
 //! Sessions as [`Link`]s, and the listener that accepts them.
 //!
-//! An endpoint has no thread. Whoever has something to do turns it: a sender when it flushes, a receiver when it finds nothing;
-//! and while all sleep, whoever waits on the device and the timer. That is the listener for the links that it accepted, so it
-//! must be kept and asked as long as they live, and either half for a link that was connected. A listener or a link that is
-//! dropped with something unsent leaves a thread behind that sends it, and goes when all is done or the peer is silent.
+//! Whoever has something to do turns the endpoint: a sender when it flushes, a receiver when it finds nothing; and while all
+//! sleep, whoever waits on the device and the timer. That is the listener for the links that it accepted, so it should be
+//! kept and asked as long as they live, and either half for a link that was connected. So nobody's message has to pass
+//! through another thread. What nobody sees to (the last acknowledgements of a link that is not read any more, what a
+//! dropped link has still to send) is left to the endpoint's keeper, a thread that turns it when something has been due for
+//! [`KEEPER_NS`] and else sleeps.
 
 use super::device::Device;
 use super::endpoint::{Endpoint, EndpointOptions, SessionKey, Sleeper, Standing};
@@ -16,11 +18,17 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use rustix::time::{timerfd_create, timerfd_settime};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// How often a device is looked at that can't be waited on, while nobody spins on it.
 const POLL_INTERVAL_NS: u64 = 50_000;
+
+/// The keeper does what others have not done for so long.
+const KEEPER_NS: u64 = 5_000_000;
+/// What is due later than this is no reason for the keeper to stay awake.
+const SOON_NS: u64 = 100_000_000;
 
 /// Says where a device's peer is, for people and for access checks.
 pub trait PlaceOfPeer {
@@ -71,8 +79,12 @@ struct Turning<D: Device> {
     doorbells: HashMap<SessionKey, Doorbells>,
     /// When the timer goes off.
     armed: u64,
-    /// Whether there is a thread for sessions that nobody else moves.
-    lingers: bool,
+    /// When the endpoint was turned last.
+    turned: u64,
+    /// The keeper, while it sleeps for long.
+    asleep: Option<Thread>,
+    /// The endpoint itself, which stays for its orphans when everybody else is gone.
+    orphanage: Option<Arc<Shared<D>>>,
 }
 
 /// An endpoint that several links share.
@@ -89,9 +101,15 @@ pub(super) struct Shared<D: Device> {
 impl<D: Device> Turning<D> {
     /// Moves everything on.
     fn turn(&mut self, now: u64) -> Result<(), LinkError> {
+        self.turned = now;
         self.endpoint.poll(now)?;
         self.wake();
         Ok(())
+    }
+
+    /// Whether something is due before long.
+    fn is_busy(&self, now: u64) -> bool {
+        self.endpoint.next_timeout().is_some_and(|due| due < now + SOON_NS)
     }
 
     fn wake(&mut self) {
@@ -115,13 +133,26 @@ impl<D: Device> Shared<D> {
         let fds = again(interests.iter().map(|interest| interest.fd).chain([timer.as_fd()]))?;
         drop(interests);
         let endpoint = Endpoint::new(device, options, Box::new(random));
-        Ok(Arc::new(Self {
-            turning: Mutex::new(Turning { endpoint, doorbells: HashMap::new(), armed: u64::MAX, lingers: false }),
+        let shared = Arc::new(Self {
+            turning: Mutex::new(Turning {
+                endpoint,
+                doorbells: HashMap::new(),
+                armed: u64::MAX,
+                turned: 0,
+                asleep: None,
+                orphanage: None,
+            }),
             timer,
             fds,
             has_fds,
             start: Instant::now(),
-        }))
+        });
+        let weak = Arc::downgrade(&shared);
+        std::thread::Builder::new()
+            .name("dmrpc-datagram".into())
+            .spawn(move || keep(&weak))
+            .map_err(|error| LinkError::io("starting a thread", error))?;
+        Ok(shared)
     }
 
     /// Looks at the device.
@@ -148,7 +179,22 @@ impl<D: Device> Shared<D> {
             timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec)
                 .map_err(|error| LinkError::io("setting a timer", error))?;
         }
+        if turning.asleep.is_some() && turning.is_busy(now) {
+            turning.asleep.take().expect("it was there").unpark();
+        }
         Ok(())
+    }
+
+    /// Turns after something that can't fail; what is wrong with the device others will be told.
+    fn settle(self: &Arc<Self>, turning: &mut Turning<D>) {
+        let now = self.now();
+        if turning.turn(now).is_ok() && self.arm(turning, now).is_ok() && turning.endpoint.has_orphans() {
+            turning.orphanage = Some(self.clone());
+            // The keeper is alone with them from now on.
+            if let Some(keeper) = turning.asleep.take() {
+                keeper.unpark();
+            }
+        }
     }
 
     /// What to wait on until the endpoint must be turned.
@@ -185,7 +231,7 @@ impl<D: Device> Shared<D> {
         let turning = &mut *self.turning.lock();
         turning.doorbells.insert(key, doorbells);
         let peer = turning.endpoint.place(key).peer();
-        let handle = Arc::new(Handle { shared: self.clone(), key, turns });
+        let handle = Arc::new(Handle { shared: self.clone(), key });
         Ok(Link {
             sender: Box::new(DatagramSender { handle: handle.clone(), waits: sender_waits }),
             receiver: Box::new(DatagramReceiver { handle, waits: receiver_waits, head: Head::default() }),
@@ -209,37 +255,45 @@ fn random() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-/// Moves the sessions on that nobody else moves any more, until they are over.
-fn linger<D: Device>(shared: &Arc<Shared<D>>) {
-    let turning = &mut *shared.turning.lock();
-    let _ = turning.turn(shared.now());
-    if turning.lingers || !turning.endpoint.has_orphans() {
-        return;
-    }
-    let shared = shared.clone();
-    let thread = std::thread::Builder::new().name("dmrpc-linger".into()).spawn(move || {
-        let mut works = true;
-        loop {
-            {
-                let turning = &mut *shared.turning.lock();
-                turning.lingers = works && turning.endpoint.has_orphans();
-                if !turning.lingers {
-                    return;
-                }
+/// Turns an endpoint that nobody else turns, as long as there is one, or sessions that have something left to send.
+fn keep<D: Device>(weak: &Weak<Shared<D>>) {
+    loop {
+        // Dropped without the lock, and perhaps the last that knew the endpoint.
+        let mut nobody_left = None;
+        let Some(shared) = weak.upgrade() else { return };
+        let (wait, alone);
+        {
+            let turning = &mut *shared.turning.lock();
+            let now = shared.now();
+            let due = now.saturating_sub(turning.turned) >= KEEPER_NS;
+            // A device that is of no more use is for its links to find out.
+            let works = !due || turning.turn(now).is_ok();
+            alone = works && turning.endpoint.has_orphans();
+            if !alone {
+                nobody_left = turning.orphanage.take();
             }
-            works = shared.turn_and_wait(Duration::from_secs(1)).is_ok();
+            if works && turning.is_busy(now) {
+                wait = KEEPER_NS;
+            } else {
+                wait = turning.endpoint.next_timeout().map_or(u64::MAX, |due| due.saturating_sub(now));
+                turning.asleep = Some(std::thread::current());
+            }
         }
-    });
-    // Without a thread what was not yet acknowledged may be lost, as it is when the process ends.
-    turning.lingers = thread.is_ok();
+        drop(nobody_left);
+        if alone {
+            // Nobody else may be listening to the device.
+            let _ = shared.turn_and_wait(Duration::from_nanos(wait.clamp(KEEPER_NS, 1_000_000_000)));
+            continue;
+        }
+        drop(shared);
+        std::thread::park_timeout(Duration::from_nanos(wait.clamp(KEEPER_NS, 1_000_000_000)));
+    }
 }
 
 /// A session that a link stands for, until both halves are gone.
 struct Handle<D: Device> {
     shared: Arc<Shared<D>>,
     key: SessionKey,
-    /// Whether the link's halves turn the endpoint, rather than a listener.
-    turns: bool,
 }
 
 /// What one half waits on. Descriptors of its own, so that all halves of all links fit into one epoll set.
@@ -258,15 +312,10 @@ impl Waits {
 
 impl<D: Device> Drop for Handle<D> {
     fn drop(&mut self) {
-        {
-            let turning = &mut *self.shared.turning.lock();
-            turning.doorbells.remove(&self.key);
-            turning.endpoint.abandon(self.key);
-            let _ = turning.turn(self.shared.now());
-        }
-        if self.turns {
-            linger(&self.shared);
-        }
+        let turning = &mut *self.shared.turning.lock();
+        turning.doorbells.remove(&self.key);
+        turning.endpoint.abandon(self.key);
+        self.shared.settle(turning);
     }
 }
 
@@ -304,13 +353,14 @@ impl<D: Device> Sender for DatagramSender<D> {
         if turning.endpoint.standing(self.handle.key) != Standing::Open {
             return Err(LinkError::Closed);
         }
-        if turning.endpoint.session(self.handle.key)?.has_room() {
-            return Ok(true);
-        }
-        turning.turn(now)?;
         if let Some(doorbells) = turning.doorbells.get_mut(&self.handle.key) {
             doorbells.sender.silence();
         }
+        if turning.endpoint.session(self.handle.key)?.has_room() {
+            shared.arm(turning, now)?;
+            return Ok(true);
+        }
+        turning.turn(now)?;
         let sleeps = turning.endpoint.sleep(self.handle.key, Sleeper::Sender);
         turning.wake();
         shared.arm(turning, now)?;
@@ -329,7 +379,7 @@ impl<D: Device> Drop for DatagramSender<D> {
             session.finish();
             turning.endpoint.stir(self.handle.key);
         }
-        let _ = turning.turn(self.handle.shared.now());
+        self.handle.shared.settle(turning);
     }
 }
 
@@ -347,9 +397,10 @@ impl<D: Device> Receiver for DatagramReceiver<D> {
         let turning = &mut *shared.turning.lock();
         loop {
             let news = turning.endpoint.session(key)?.recv(&mut self.head)?;
-            if !matches!(news, News::Empty) {
-                // The peer may have to hear of the room that was made.
+            // The peer may wait for the room that was made.
+            if turning.endpoint.session(key)?.must_acknowledge() {
                 turning.endpoint.stir(key);
+                turning.endpoint.transmit(shared.now())?;
             }
             match news {
                 News::Head { body_len } => return Ok(Incoming::Head { head: self.head.bytes(), body_len }),
@@ -416,7 +467,7 @@ impl<D: Device> Drop for DatagramReceiver<D> {
             session.stop_reading();
             turning.endpoint.stir(self.handle.key);
         }
-        let _ = turning.turn(self.handle.shared.now());
+        self.handle.shared.settle(turning);
     }
 }
 
@@ -473,8 +524,9 @@ where
 
 impl<D: Device> Drop for DatagramListener<D> {
     fn drop(&mut self) {
-        self.shared.turning.lock().endpoint.stop_listening();
-        linger(&self.shared);
+        let turning = &mut *self.shared.turning.lock();
+        turning.endpoint.stop_listening();
+        self.shared.settle(turning);
     }
 }
 

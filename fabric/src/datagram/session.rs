@@ -207,6 +207,11 @@ impl<F: Frame> Session<F> {
         result
     }
 
+    /// Whether the peer should hear at once what came, or how much room there is.
+    pub fn must_acknowledge(&self) -> bool {
+        self.end.is_none() && self.inbox.must_acknowledge()
+    }
+
     /// Says where the body goes whose head was just received.
     ///
     /// # Panics
