@@ -29,8 +29,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
+#[cfg(feature = "dpdk")]
 fn dpdk() -> bool {
-    cfg!(feature = "dpdk") && std::env::var_os("DMRPC_DPDK_EAL").is_some()
+    std::env::var_os("DMRPC_DPDK_EAL").is_some()
 }
 
 fn open(address: SocketAddr) -> Result<Link, LinkError> {

@@ -85,9 +85,10 @@ static CONFIGURED: OnceLock<DpdkOptions> = OnceLock::new();
 ///
 /// [`LinkError::Unsupported`] if something else was said before.
 pub fn configure(options: DpdkOptions) -> Result<(), LinkError> {
-    match CONFIGURED.get_or_init(|| options.clone()) == &options {
-        true => Ok(()),
-        false => Err(LinkError::Unsupported("DPDK configured twice in one process")),
+    match CONFIGURED.set(options) {
+        Ok(()) => Ok(()),
+        Err(options) if CONFIGURED.get() == Some(&options) => Ok(()),
+        Err(_) => Err(LinkError::Unsupported("DPDK configured twice in one process")),
     }
 }
 
@@ -395,6 +396,12 @@ fn internet_checksum(header: &[u8]) -> u16 {
     !(sum as u16)
 }
 
+/// Whether bytes lie in memory of DPDK's own.
+fn is_dpdk_memory(bytes: &[u8]) -> bool {
+    // SAFETY: only the address is looked at.
+    unsafe { sys::dmrpc_memory_is_dpdk(bytes.as_ptr().cast()) != 0 }
+}
+
 /// Drops what kept lent memory.
 unsafe extern "C" fn release(owner: *mut c_void) {
     // SAFETY: the shim passes each owner that it was given back once.
@@ -478,11 +485,10 @@ impl Device for DpdkDevice {
         self.copy(header);
         for piece in pieces {
             match piece {
-                // SAFETY: only the address is looked at.
                 Piece::Lent(bytes, start, end)
                     if self.info.multi_segment != 0
                         && end - start >= MIN_FRAME_BYTES
-                        && unsafe { sys::dmrpc_memory_is_dpdk(bytes[*start..].as_ptr().cast()) } != 0 =>
+                        && is_dpdk_memory(&bytes[*start..*end]) =>
                 {
                     let lent = bytes.slice(*start..*end);
                     let (start, len) = (lent.as_ptr(), lent.len() as u32);

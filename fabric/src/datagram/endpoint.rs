@@ -329,7 +329,7 @@ impl<D: Device> Endpoint<D> {
     fn datagram(&mut self, now: u64, place: D::Place, frame: D::Frame) {
         let Some((header, payload)) = Header::decode(frame.bytes(), false) else { return };
         match header.kind {
-            Kind::Hello => return self.greet(now, place, payload),
+            Kind::Hello => return self.greet(now, &place, payload),
             Kind::Reset => return self.reset(&place, header.to),
             _ => {}
         }
@@ -390,7 +390,7 @@ impl<D: Device> Endpoint<D> {
         })
     }
 
-    fn greet(&mut self, now: u64, place: D::Place, payload: &[u8]) {
+    fn greet(&mut self, now: u64, place: &D::Place, payload: &[u8]) {
         let Ok(greeting) = Greeting::read_from_bytes(payload) else { return };
         let peer = SessionName { index: greeting.index.get(), token: greeting.token.get() };
         let attempt = greeting.attempt.get();
@@ -399,11 +399,11 @@ impl<D: Device> Endpoint<D> {
             None => {
                 let Some(terms) = self.terms(&greeting) else { return };
                 if !self.listening {
-                    return self.send_bare(&place, Kind::Reset, peer, &[]);
+                    return self.send_bare(place, Kind::Reset, peer, &[]);
                 }
                 let session = State::Open(Box::new(Session::new(now, peer, terms)));
                 let Some(key) = self.insert(place.clone(), Some(attempt), session) else {
-                    return self.send_bare(&place, Kind::Reset, peer, &[]);
+                    return self.send_bare(place, Kind::Reset, peer, &[]);
                 };
                 self.greeted.insert((place.clone(), attempt), key);
                 self.accepted.push_back(key);
@@ -413,7 +413,7 @@ impl<D: Device> Endpoint<D> {
         };
         let name = SessionName { index: key.0, token: self.sessions[key.0 as usize].token };
         let welcome = self.greeting(name, attempt);
-        self.send_bare(&place, Kind::Welcome, peer, welcome.as_bytes());
+        self.send_bare(place, Kind::Welcome, peer, welcome.as_bytes());
     }
 
     fn welcome(&mut self, now: u64, key: SessionKey, payload: &[u8]) {

@@ -137,7 +137,7 @@ const _: () = assert!(size_of::<MessagePrefix>() == PREFIX_BYTES);
 
 impl Header {
     /// The header's bytes in front of a payload of `payload` bytes, which `pieces` gives if a checksum is wanted.
-    pub fn encode<'a>(&self, payload: usize, pieces: Option<&mut dyn Iterator<Item = &'a [u8]>>) -> [u8; HEADER_BYTES] {
+    pub fn encode(&self, payload: usize, pieces: Option<&mut dyn Iterator<Item = &[u8]>>) -> [u8; HEADER_BYTES] {
         let mut raw = RawHeader {
             version: VERSION,
             kind: self.kind as u8,
