@@ -28,6 +28,11 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// What a process prints when it is ready, before its address.
 pub(crate) const READY: &str = "ready ";
 
+/// Has the C library keep what large messages took, instead of giving it back to the kernel and faulting it in again for the
+/// next: what comes by value is received into such memory, and is not to look slower than it could be.
+const ALLOCATOR: [(&str, &str); 2] =
+    [("MALLOC_MMAP_THRESHOLD_", "1073741824"), ("MALLOC_TRIM_THRESHOLD_", "1073741824")];
+
 /// What stands between the name of a tier and the number of one process of several.
 pub(crate) const NUMBER: &str = " #";
 
@@ -208,6 +213,7 @@ impl Launcher {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(&log).map_err(start)?)
+            .envs(ALLOCATOR)
             // An interrupt from the keyboard is for this process alone, which then ends the others.
             .process_group(0)
             .kill_on_drop(true)
