@@ -278,7 +278,7 @@ def wait():
     threading.Thread(target=interrupt, args=(threading.get_ident(), here.f_lineno + 1)).start()
     pydmrpc.get(ref)
 
-pydmrpc.init(sys.argv[1], deadline=1000)
+pydmrpc.init(sys.argv[1], deadline=30)
 ref = pydmrpc.redeem(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.read()
