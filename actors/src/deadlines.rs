@@ -5,11 +5,13 @@
 //! 1. A call whose deadline is over is woken at most [`RESOLUTION`] later.
 //! 2. Registering earlier than what is being slept for wakes the task; nothing else does.
 
+use crate::ActorError;
 use parking_lot::Mutex;
 use slab::Slab;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -148,6 +150,37 @@ impl Drop for Deadline {
             let call = deadlines.shards[shard].0.lock().calls.remove(key);
             drop(call);
         }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A future that ends by its deadline, for calls over links.
+    pub(crate) struct Within<F> {
+        deadlines: Arc<Deadlines>,
+        deadline: Instant,
+        late: Deadline,
+        #[pin]
+        future: F,
+    }
+}
+
+impl Deadlines {
+    /// `future`, or [`ActorError::Deadline`] if it takes too long.
+    pub(crate) fn within<F>(self: &Arc<Self>, deadline: Instant, future: F) -> Within<F> {
+        Within { deadlines: Arc::clone(self), deadline, late: Deadline::default(), future }
+    }
+}
+
+impl<T, F: Future<Output = Result<T, ActorError>>> Future for Within<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        if let Poll::Ready(result) = this.future.poll(cx) {
+            return Poll::Ready(result);
+        }
+        ready!(this.late.poll(this.deadlines, *this.deadline, cx.waker()));
+        Poll::Ready(Err(ActorError::Deadline))
     }
 }
 

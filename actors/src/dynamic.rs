@@ -9,7 +9,7 @@ use crate::{ActorError, System};
 use dmrpc_objstore::AnyRef;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// A handle to an actor whose type is not known here. Methods are called by name, with arguments in MessagePack.
 ///
@@ -41,9 +41,8 @@ impl System {
         // Also an actor of this very system is reached by its link: what is dynamic is bytes.
         let route = Route::new(self.clone(), Place::Address(place.into()), name.into(), 0);
         let deadline = Instant::now() + self.ask_timeout();
-        let joining = Arc::clone(&route);
-        let join =
-            async move { timeout_at(deadline, joining.join(deadline)).await.unwrap_or(Err(ActorError::Deadline)) };
+        let (joining, deadlines) = (Arc::clone(&route), Arc::clone(self.deadlines()));
+        let join = async move { deadlines.within(deadline, joining.join(deadline)).await };
         self.on_runtime(join).await?;
         Ok(DynamicRef { system: self.clone(), route })
     }
@@ -64,6 +63,7 @@ impl DynamicRef {
         within: Option<Duration>,
     ) -> Boxed<DynamicAnswer> {
         let (route, method, within) = (Arc::clone(&self.route), method.to_owned(), self.within(within));
+        let deadlines = Arc::clone(self.system.deadlines());
         self.system.on_runtime(async move {
             let deadline = Instant::now() + within;
             let call = async move {
@@ -84,7 +84,7 @@ impl DynamicRef {
                 };
                 ask_over(&peer, frame, Codec::MessagePack, write, read).await
             };
-            timeout_at(deadline, call).await.unwrap_or(Err(ActorError::Deadline))
+            deadlines.within(deadline, call).await
         })
     }
 
@@ -95,6 +95,7 @@ impl DynamicRef {
     /// As [`call`](Self::call), as far as it is known here.
     pub fn tell(&self, method: &str, arguments: Vec<u8>, refs: Vec<AnyRef>, within: Option<Duration>) -> Boxed<()> {
         let (route, method, within) = (Arc::clone(&self.route), method.to_owned(), self.within(within));
+        let deadlines = Arc::clone(self.system.deadlines());
         self.system.on_runtime(async move {
             let deadline = Instant::now() + within;
             let send = async move {
@@ -105,7 +106,7 @@ impl DynamicRef {
                     Frame { codec: Codec::MessagePack as u8, target: actor, name: &method, ..Frame::new(Kind::Tell) };
                 peer.send(frame, Codec::MessagePack, move |output| output.write_raw(&arguments, &refs))
             };
-            timeout_at(deadline, send).await.unwrap_or(Err(ActorError::Deadline))
+            deadlines.within(deadline, send).await
         })
     }
 

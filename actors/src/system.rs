@@ -280,6 +280,10 @@ impl System {
         self.0.stores.lock().push(store);
     }
 
+    pub(crate) fn deadlines(&self) -> &Arc<Deadlines> {
+        &self.0.deadlines
+    }
+
     pub(crate) fn runtime(&self) -> &Handle {
         &self.0.runtime
     }
@@ -394,11 +398,8 @@ impl System {
         }
         let route = Route::new(self.clone(), Place::Address(system.into()), name.into(), fnv1a(A::TYPE));
         let deadline = Instant::now() + self.0.ask_timeout;
-        let joining = Arc::clone(&route);
-        self.on_runtime(async move {
-            tokio::time::timeout_at(deadline, joining.join(deadline)).await.unwrap_or(Err(ActorError::Deadline))
-        })
-        .await?;
+        let (joining, deadlines) = (Arc::clone(&route), Arc::clone(&self.0.deadlines));
+        self.on_runtime(async move { deadlines.within(deadline, joining.join(deadline)).await }).await?;
         Ok(ActorRef::new(Recipient::remote(route)))
     }
 

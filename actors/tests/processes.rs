@@ -438,10 +438,10 @@ async fn payloads_become_refs(way: Way) {
     let rig = rig(way).await;
     let process = rig.start();
     let hop = rig.connect(&process).await;
-    for len in [0, 5000, 16 << 10, 300_000] {
+    for len in [0, 5000, 64 << 10, 300_000] {
         let bytes = pattern(len, 9);
         let (as_ref, back) = hop.echo(bytes.clone().into()).await.expect("answered");
-        let expected = way == Way::Unix && len >= 16 << 10;
+        let expected = way == Way::Unix && len >= 64 << 10;
         assert_eq!((as_ref, back.reference().is_some()), (expected, expected), "{len} bytes");
         assert!(back.open().await.expect("here")[..] == bytes, "{len} bytes");
     }

@@ -111,8 +111,14 @@ pub fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
     table.set_header(["", "measured", "±", "beside", "", "ratio", "target", ""]);
-    let mut group = "";
+    let mut groups: Vec<&str> = Vec::new();
     for row in rows {
+        if !groups.contains(&row.group.as_str()) {
+            groups.push(&row.group);
+        }
+    }
+    let mut group = "";
+    for row in groups.iter().flat_map(|group| rows.iter().filter(move |row| row.group == *group)) {
         if row.group != group {
             group = &row.group;
             table.add_row([Cell::new(group)]);
@@ -124,6 +130,7 @@ pub fn table(rows: &[Row]) -> Table {
             .map_or_else(Default::default, |(name, other)| (name.clone(), row.unit.show(other.median)));
         let ratio = row.ratio().map_or_else(String::new, |ratio| match row.unit {
             Unit::BytesPerSecond => format!("{:.0} %", ratio * 100.0),
+            _ if ratio < 0.1 => format!("1/{:.0}", 1.0 / ratio),
             _ => format!("{ratio:.2}×"),
         });
         table.add_row([

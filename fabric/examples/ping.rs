@@ -40,18 +40,18 @@ struct Figure {
 const FIGURES: &[Figure] = &[
     Figure { name: "round trip, bare eventfd", run: eventfd_ping, show: round_trip },
     Figure { name: "round trip, shm link, 64 B", run: || link_ping("unix", Duration::ZERO), show: round_trip },
-    Figure { name: "round trip, shm link, 64 B, spinning", run: || link_ping("unix", SPIN), show: round_trip },
+    Figure { name: "round trip, shm link, spinning, 64 B", run: || link_ping("unix", SPIN), show: round_trip },
     Figure { name: "round trip, plain TCP socket, 64 B", run: socket_ping, show: round_trip },
     Figure { name: "round trip, tcp link, 64 B", run: || link_ping("tcp", Duration::ZERO), show: round_trip },
-    Figure { name: "one way, shm link, 64 B, gathered", run: || link_flood("unix", SMALL_MESSAGES, 0), show: rate },
-    Figure { name: "one way, tcp link, 64 B, gathered", run: || link_flood("tcp", SMALL_MESSAGES, 0), show: rate },
+    Figure { name: "one way, shm link, gathered, 64 B", run: || link_flood("unix", SMALL_MESSAGES, 0), show: rate },
+    Figure { name: "one way, tcp link, gathered, 64 B", run: || link_flood("tcp", SMALL_MESSAGES, 0), show: rate },
     Figure { name: "memcpy, one thread, 1 MiB", run: copy_flood, show: speed },
     Figure { name: "one way, shm link, 1 MiB bodies", run: || link_flood("unix", BODIES, BODY_BYTES), show: speed },
     Figure { name: "one way, plain blocking TCP socket, 1 MiB", run: socket_flood, show: speed },
     Figure { name: "one way, tcp link, 1 MiB bodies", run: || link_flood("tcp", BODIES, BODY_BYTES), show: speed },
 ];
 
-const SPIN: Duration = Duration::from_millis(1);
+const SPIN: Duration = Duration::from_micros(50);
 
 fn round_trip(seconds: f64) -> String {
     format!("{:.2} us", seconds / ROUNDS as f64 * 1e6)

@@ -173,7 +173,7 @@ pub enum Peer {
     InProcess,
     /// A process on this host, as the kernel vouches for it.
     Local {
-        /// Its process.
+        /// Its process; 0 if it is in a container of its own, into which this process can't look.
         pid: u32,
         /// Its user.
         uid: u32,

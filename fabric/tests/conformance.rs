@@ -10,6 +10,7 @@ use dmrpc_fabric::buffer::Buffer;
 use dmrpc_fabric::fake::{Faults, faulty};
 use dmrpc_fabric::link::{Body, Incoming, Link, LinkError, MAX_HEAD_BYTES, Target, TrySendError};
 use dmrpc_fabric::listen::{Listener, connect};
+use proptest::prelude::*;
 use std::time::{Duration, Instant};
 
 /// Generous: it is only ever reached by what hangs.
@@ -44,6 +45,10 @@ fn tcp(options: &LinkOptions) -> (Link, Link) {
     through("tcp://127.0.0.1:0", options)
 }
 
+fn udp(options: &LinkOptions) -> (Link, Link) {
+    through("udp://127.0.0.1:0", options)
+}
+
 /// Each kind again, with faults that nobody may notice. The seed is of the process: it is printed, and a failure replays with
 /// the environment variable set to it.
 fn fake_of(make: Maker, options: &LinkOptions) -> (Link, Link) {
@@ -66,6 +71,10 @@ fn fake_shm(options: &LinkOptions) -> (Link, Link) {
 
 fn fake_tcp(options: &LinkOptions) -> (Link, Link) {
     fake_of(tcp, options)
+}
+
+fn fake_udp(options: &LinkOptions) -> (Link, Link) {
+    fake_of(udp, options)
 }
 
 /// Through a listener.
@@ -611,6 +620,35 @@ fn descriptors_are_passed(make: Maker) {
     });
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Invariant 1, whatever the sizes, the size of the ring, and who gets how many turns.
+    #[test]
+    fn any_messages_go_through_any_ring(
+        ring_order in 6..10u32,
+        queued in 0..3000u64,
+        turn in prop_oneof![1..200u64, Just(u64::MAX)],
+        messages in prop::collection::vec((0..700usize, prop_oneof![Just(0), 0..40usize, 0..3000usize]), 1..30),
+        turns in prop::collection::vec(0..2usize, 1..40),
+    ) {
+        let options = LinkOptions::default().ring_bytes(1 << ring_order).max_queued_bytes(queued).turn_bytes(turn);
+        let (here, there) = shm(&options);
+        let messages: Vec<(Vec<u8>, Vec<u8>)> =
+            messages.iter().map(|&(head, body)| (pattern(head as u64, head), pattern(!(body as u64), body))).collect();
+        let end = |link| Looped { link, queue: messages.clone().into(), received: Vec::new() };
+        let mut ends = [end(here), end(there)];
+        let done = |ends: &[Looped; 2]| ends.iter().all(|end| end.received == messages);
+        for (count, turn) in turns.iter().chain(&[0, 1]).cycle().enumerate() {
+            if done(&ends) {
+                break;
+            }
+            prop_assert!(count < 1_000_000, "it never comes to an end");
+            ends[*turn].turn();
+        }
+    }
+}
+
 /// Gives every kind of link every test.
 macro_rules! suite {
     ($($kind:ident: [$($only:ident),*];)*) => {$(
@@ -633,7 +671,9 @@ suite! {
     inproc: [descriptors_are_passed];
     shm: [descriptors_are_passed];
     tcp: [];
+    udp: [];
     fake_inproc: [descriptors_are_passed];
     fake_shm: [descriptors_are_passed];
     fake_tcp: [];
+    fake_udp: [];
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// A call that goes over a link: the link costs more than the box.
 pub(crate) type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, ActorError>> + Send>>;
@@ -114,6 +114,7 @@ impl Route {
         let route = Arc::clone(self);
         self.system.on_runtime(async move {
             let deadline = route.deadline(deadline);
+            let deadlines = Arc::clone(route.system.deadlines());
             let call = async move {
                 let Joined { peer, actor } = route.join(deadline).await?;
                 peer.has_room().await;
@@ -132,7 +133,7 @@ impl Route {
                 )
                 .await
             };
-            timeout_at(deadline, call).await.unwrap_or(Err(ActorError::Deadline))
+            deadlines.within(deadline, call).await
         })
     }
 
@@ -140,13 +141,14 @@ impl Route {
         let route = Arc::clone(self);
         self.system.on_runtime(async move {
             let deadline = route.deadline(deadline);
+            let deadlines = Arc::clone(route.system.deadlines());
             let send = async move {
                 let Joined { peer, actor } = route.join(deadline).await?;
                 peer.has_room().await;
                 let frame = Frame { target: actor, message: M::ID, ..Frame::new(Kind::Tell) };
                 peer.send(frame, Codec::Postcard, move |output| message.encode(output))
             };
-            timeout_at(deadline, send).await.unwrap_or(Err(ActorError::Deadline))
+            deadlines.within(deadline, send).await
         })
     }
 

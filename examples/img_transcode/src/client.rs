@@ -10,6 +10,7 @@ use crate::measure::{Latencies, Round};
 use crate::options::Passing;
 use crate::service::{Answer, Image, Request};
 use crate::tiers::firewall::Firewall;
+use crate::tiers::gauge::Counters;
 use bytes::Bytes;
 use dmrpc_actors::{ActorError, ActorRef};
 use dmrpc_objstore::{ObjectRef, Store, StoreError};
@@ -61,6 +62,8 @@ pub(crate) enum ClientError {
 pub(crate) struct Client {
     pub(crate) firewall: ActorRef<Firewall>,
     pub(crate) store: Store,
+    /// What went out and came back, as the other tiers count it.
+    pub(crate) counters: Arc<Counters>,
     /// The number of the next request.
     next: Arc<AtomicU64>,
 }
@@ -86,7 +89,7 @@ pub(crate) struct Served {
 
 impl Client {
     pub(crate) fn new(firewall: ActorRef<Firewall>, store: Store) -> Self {
-        Self { firewall, store, next: Arc::default() }
+        Self { firewall, store, counters: Arc::default(), next: Arc::default() }
     }
 
     /// Sends one image and checks the answer.
@@ -106,6 +109,8 @@ impl Client {
         // A clone of a reference, or of a handle to the bytes that stay with this client anyway.
         let sent = image.clone();
         let answer = self.ask(Request { header, image }).await?;
+        let in_answer = answer.as_ref().ok().and_then(|answer| answer.image.as_ref());
+        self.counters.count(sent.bytes_in_message() + in_answer.map_or(0, Image::bytes_in_message));
         let answer = answer.map_err(|refusal| ClientError::Refused { name: item.name.clone(), refusal })?;
         let wrong = |what: &str| ClientError::Wrong { name: item.name.clone(), passing, what: what.to_owned() };
         let result = match &answer.image {

@@ -11,7 +11,7 @@ use crate::options::{Options, Passing};
 use crate::photos::Photo;
 use crate::report::{Checks, Hop, Report, Row, TierShare, Watermark};
 use crate::service::{Image, Request, now_ns};
-use crate::tiers::gauge::{self, Counted, Gauge};
+use crate::tiers::gauge::{self, Counted, Counters, Gauge};
 use crate::usage::Usage;
 use anyhow::{Context, ensure};
 use dmrpc_actors::{ActorRef, System};
@@ -65,8 +65,17 @@ struct Share {
 struct Watched {
     name: String,
     pid: u32,
-    /// None of the client and of the memory node.
-    gauge: Option<ActorRef<Gauge>>,
+    gauge: Watch,
+}
+
+/// Where a process's counters are.
+enum Watch {
+    /// In this very process.
+    Client(Arc<Counters>),
+    /// A tier tells them when asked.
+    Tier(ActorRef<Gauge>),
+    /// The memory node knows nothing of images.
+    Node,
 }
 
 /// The client's side of the run.
@@ -101,16 +110,18 @@ impl<'a> Experiment<'a> {
         let system = System::builder().name("client").store(store.clone()).build().await?;
         let url = |tier: &Tier, name| format!("{}#{name}", tier.url);
         let firewall = system.connect(&url(&tiers.chain[0], crate::tiers::process::NAME)).await?;
-        let mut watched = vec![Watched { name: "client".into(), pid: std::process::id(), gauge: None }];
+        let client = Client::new(firewall, store);
+        let gauge = Watch::Client(Arc::clone(&client.counters));
+        let mut watched = vec![Watched { name: "client".into(), pid: std::process::id(), gauge }];
         for tier in &tiers.chain {
-            let gauge = Some(system.connect(&url(tier, gauge::NAME)).await?);
+            let gauge = Watch::Tier(system.connect(&url(tier, gauge::NAME)).await?);
             watched.push(Watched { name: tier.name.clone(), pid: tier.pid, gauge });
         }
-        watched.push(Watched { name: tiers.node.name.clone(), pid: tiers.node.pid, gauge: None });
+        watched.push(Watched { name: tiers.node.name.clone(), pid: tiers.node.pid, gauge: Watch::Node });
         let progress = if options.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
         let style = "{msg:<42} {wide_bar} {pos:>6}/{len} {elapsed_precise}";
         progress.set_style(ProgressStyle::with_template(style).expect("the template is well formed"));
-        Ok(Self { options, client: Client::new(firewall, store), watched, progress })
+        Ok(Self { options, client, watched, progress })
     }
 
     /// Runs everything.
@@ -181,8 +192,9 @@ impl<'a> Experiment<'a> {
         let mut readings = Vec::with_capacity(self.watched.len());
         for watched in &self.watched {
             let counted = match &watched.gauge {
-                Some(gauge) => gauge.read().await?,
-                None => Counted::default(),
+                Watch::Client(counters) => counters.read(),
+                Watch::Tier(gauge) => gauge.read().await?,
+                Watch::Node => Counted::default(),
             };
             readings.push(Share { counted, usage: Usage::of(watched.pid).unwrap_or_default() });
         }

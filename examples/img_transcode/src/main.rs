@@ -30,21 +30,21 @@ mod watermark;
 
 use crate::experiment::Experiment;
 use crate::launch::{LaunchError, Service};
+use crate::load::Load;
 use crate::options::Options;
 use crate::report::Report;
 use anyhow::{Context, ensure};
 use clap::Parser;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 /// A call that fails as a process ends may be seen before the end of the process: how long to wait for that.
 const OBITUARY_DEADLINE: Duration = Duration::from_millis(500);
-
-/// What a shell expects of a program that an interrupt ended.
-const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -69,31 +69,58 @@ fn play_client(options: &Options) -> anyhow::Result<ExitCode> {
     let photos = photos::load(&options.photos.clone().unwrap_or_else(shipped_photos))?;
     let loads = experiment::loads(options, &photos)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(async {
-        let mut service = Service::start(options).await?;
-        let tiers = service.tiers.clone();
-        let outcome = tokio::select! {
-            report = async { Experiment::new(options, &tiers).await?.run(loads).await } => report.map(Some),
-            died = service.died() => Err(died.into()),
-            interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| None).context("can't wait for interrupts"),
-        };
-        let outcome = match outcome {
-            // If a process has ended, that is why.
-            Err(error) if !error.is::<LaunchError>() => match timeout(OBITUARY_DEADLINE, service.died()).await {
-                Ok(died) => Err(error.context(died)),
-                Err(_) => Err(error),
-            },
-            other => other,
-        };
-        service.stop().await;
-        outcome
-    })?;
-    let Some(report) = report else { return Ok(ExitCode::from(INTERRUPTED)) };
+    let report = runtime.block_on(run(options, loads))?;
+    let report = match report {
+        Ended::Reported(report) => report,
+        Ended::Interrupted(code) => return Ok(ExitCode::from(code)),
+    };
     std::io::stdout().write_all(report.text().as_bytes())?;
     if let Some(file) = &options.json {
         write_json(&report, file)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How a run ended, if nothing went wrong.
+enum Ended {
+    Reported(Box<Report>),
+    /// The exit code says by which signal.
+    Interrupted(u8),
+}
+
+async fn run(options: &Options, loads: Vec<Load>) -> anyhow::Result<Ended> {
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
+    // What a shell expects of a program that a signal ended.
+    let mut ended = pin!(async {
+        let kind = tokio::select! {
+            _ = interrupts.recv() => SignalKind::interrupt(),
+            _ = terminations.recv() => SignalKind::terminate(),
+        };
+        Ended::Interrupted(128 + u8::try_from(kind.as_raw_value()).unwrap_or_default())
+    });
+    let mut service = tokio::select! {
+        service = Service::start(options) => service?,
+        ended = &mut ended => return Ok(ended),
+    };
+    let tiers = service.tiers.clone();
+    let outcome = tokio::select! {
+        report = async { Experiment::new(options, &tiers).await?.run(loads).await } => {
+            report.map(|report| Ended::Reported(Box::new(report)))
+        }
+        died = service.died() => Err(died.into()),
+        ended = &mut ended => Ok(ended),
+    };
+    let outcome = match outcome {
+        // If a process has ended, that is why.
+        Err(error) if !error.is::<LaunchError>() => match timeout(OBITUARY_DEADLINE, service.died()).await {
+            Ok(died) => Err(error.context(died)),
+            Err(_) => Err(error),
+        },
+        other => other,
+    };
+    service.stop().await;
+    outcome
 }
 
 /// The photographs that come with the program.

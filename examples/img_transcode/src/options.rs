@@ -40,7 +40,7 @@ pub(crate) struct Options {
     pub(crate) photos: Option<PathBuf>,
 
     /// Where the transcoded images go
-    #[arg(long, value_name = "DIR", default_value = "target/img_transcode")]
+    #[arg(long, value_name = "DIR", default_value = "out/img_transcode")]
     pub(crate) out: PathBuf,
 
     /// The longer side of a transcoded image in pixels

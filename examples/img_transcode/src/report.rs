@@ -220,7 +220,7 @@ impl Report {
         let rows: Vec<&Row> = self.rows.iter().filter(|row| row.load == first.load).collect();
         let mut header = vec!["tier".to_owned()];
         for what in ["image bytes", "CPU us", "wake-ups"] {
-            header.extend(rows.iter().map(|row| format!("{what} {}", row.passing)));
+            header.extend(rows.iter().map(|row| format!("{what}\n{}", row.passing)));
         }
         let mut table = table(&header.iter().map(String::as_str).collect::<Vec<_>>(), 1);
         let mut sums = vec![TierShare { tier: "all".into(), image_bytes: 0.0, cpu_us: 0.0, waits: 0.0 }; rows.len()];
@@ -246,7 +246,7 @@ impl Report {
         let first = self.hops.first()?;
         let mut header = vec!["to".to_owned()];
         for way in ["there", "back"] {
-            header.extend(self.hops.iter().map(|followed| format!("{way} {}", followed.passing)));
+            header.extend(self.hops.iter().map(|followed| format!("{way}\n{}", followed.passing)));
         }
         let mut table = table(&header.iter().map(String::as_str).collect::<Vec<_>>(), 1);
         for (n, hop) in first.hops.iter().enumerate() {

@@ -15,6 +15,8 @@ mod area;
 #[cfg(not(loom))]
 pub(crate) mod bell;
 #[cfg(not(loom))]
+mod credentials;
+#[cfg(not(loom))]
 mod lifeline;
 #[cfg(not(loom))]
 mod receiver;

@@ -18,7 +18,7 @@
 
 use super::area::Area;
 use crate::link::LinkError;
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence, raise};
 
 /// Keeps what is inside on cache lines of its own; two, as the processor fetches them in pairs.
 #[repr(C, align(128))]
@@ -148,7 +148,7 @@ impl Producer {
     /// Says that we are to be woken once `head` is at `position`, which is published. Then look once more, then sleep.
     pub(crate) fn prepare_wait(&mut self, position: u64) {
         debug_assert!(position > 0 && position <= self.published);
-        self.indices().producer.0.waits.store(position, Ordering::Relaxed);
+        raise(&self.indices().producer.0.waits, position);
         // Pairs with the fence of `Consumer::producer_wants_bell` or `Consumer::prepare_wait`: either it sees our flag or we
         // see its head.
         fence(Ordering::SeqCst);
@@ -283,7 +283,7 @@ impl Consumer {
 
     /// Says that we are to be woken when there is something. Then look once more, then sleep.
     pub(crate) fn prepare_wait(&mut self) {
-        self.indices().consumer.0.waits.store(1, Ordering::Relaxed);
+        raise(&self.indices().consumer.0.waits, 1);
         // Pairs with the fence of `Producer::consumer_wants_bell`: either it sees our flag or we see its tail. Pairs as well
         // with that of `Producer::prepare_wait`: see `producer_wants_bell_behind_fence`.
         fence(Ordering::SeqCst);
@@ -457,8 +457,8 @@ mod loom_tests {
             let position = producer.half_free();
             producer.prepare_wait(position);
             if producer.look().unwrap() < position {
+                // It may be rung late, for a wait that was taken back: then all is looked at once more.
                 space.wait();
-                assert!(!producer.still_waits(), "rung without cause");
             } else if producer.stop_waiting() {
                 space.still();
             }
@@ -525,16 +525,16 @@ mod loom_tests {
 
     #[test]
     fn loom_a_message_at_a_time() {
-        all_arrive(4, &[b"a", b"b"], 3);
+        all_arrive(4, &[b"a", b"b", b"c"], 3);
     }
 
     #[test]
     fn loom_more_than_fits() {
-        all_arrive(2, &[b"abc"], 3);
+        all_arrive(2, &[b"abcde"], 3);
     }
 
     #[test]
     fn loom_around_the_end() {
-        all_arrive(2, &[b"a", b"bc", b"d"], 2);
+        all_arrive(2, &[b"a", b"bc", b"d"], 3);
     }
 }

@@ -19,6 +19,7 @@
 
 use super::area::Area;
 use super::bell::Bell;
+use super::credentials::{Credentials, credentials};
 use super::lifeline::Lifeline;
 use super::receiver::{ShmReceiver, State};
 use super::ring::{Consumer, Indices, Producer};
@@ -32,7 +33,7 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair, sockopt,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use std::any::Any;
 use std::io::{IoSlice, IoSliceMut};
@@ -168,13 +169,12 @@ impl Kit {
 
 /// Who is at the other end, if it may be.
 fn peer_of(socket: &OwnedFd, options: &LinkOptions) -> Result<Peer, LinkError> {
-    let credentials =
-        sockopt::socket_peercred(socket).map_err(|error| LinkError::io("asking who the peer is", error))?;
-    let uid = credentials.uid.as_raw();
+    let Credentials { pid, uid } =
+        credentials(socket).map_err(|error| LinkError::io("asking who the peer is", error))?;
     if !options.allow.permits(uid) {
         return Err(LinkError::Refused("the peer runs as a user who is not allowed"));
     }
-    Ok(Peer::Local { pid: credentials.pid.as_raw_nonzero().get().unsigned_abs(), uid })
+    Ok(Peer::Local { pid, uid })
 }
 
 fn message(status: u32, ring_bytes: usize) -> [u8; MESSAGE_BYTES] {

@@ -21,6 +21,11 @@ impl Counters {
         self.requests.fetch_add(1, Relaxed);
         self.image_bytes.fetch_add(image_bytes, Relaxed);
     }
+
+    /// What was counted so far.
+    pub(crate) fn read(&self) -> Counted {
+        Counted { requests: self.requests.load(Relaxed), image_bytes: self.image_bytes.load(Relaxed) }
+    }
 }
 
 /// What was counted.
@@ -40,6 +45,6 @@ impl Gauge {
     /// What was counted so far.
     #[message]
     pub(crate) async fn read(&mut self) -> Counted {
-        Counted { requests: self.0.requests.load(Relaxed), image_bytes: self.0.image_bytes.load(Relaxed) }
+        self.0.read()
     }
 }
