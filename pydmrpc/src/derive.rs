@@ -32,8 +32,9 @@ pub(crate) fn derive(py: Python<'_>, plan: &Plan<'_>) -> PyResult<Option<(AnyRef
     let mut tail = vec![0; plan.layout.total - plan.tail_start()];
     plan.write_tail(&mut tail);
     let same_tail = base.byte_len() == plan.layout.total as u64 && {
-        let view = wait(py, Deadline::NEVER, base.get())?;
-        view.as_bytes().get(plan.tail_start()..) == Some(&tail)
+        let mut there = vec![0; tail.len()];
+        wait(py, Deadline::NEVER, base.read(plan.tail_start() as u64, &mut there))?;
+        there == tail
     };
     let origin = Arc::new(Pages::of(py, &base)?);
     if writes.is_empty() && same_tail {

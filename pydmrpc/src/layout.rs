@@ -28,6 +28,9 @@ use std::ops::Range;
 /// Size of the trailer.
 pub(crate) const TRAILER_BYTES: usize = 32;
 
+/// Trailer and meta part of an array are seldom longer together.
+pub(crate) const TAIL_BYTES: usize = 512;
+
 /// Buffers from this size on begin at a page, so that edits and slices of one touch no page of another. Below it the padding
 /// would be more than a fifth.
 pub(crate) const PAGE_ALIGNED_MIN_BYTES: usize = 16 * 1024;
@@ -145,8 +148,14 @@ pub(crate) struct Trailer {
 impl Trailer {
     /// Reads the trailer of a whole object, whatever is in it.
     pub(crate) fn read(object: &[u8]) -> Result<Self, Malformed> {
-        let at = object.len().checked_sub(TRAILER_BYTES).ok_or(Malformed("shorter than a trailer"))?;
-        let number = |i: usize| read_u64(object, at + 8 * i);
+        Self::read_tail(object, object.len())
+    }
+
+    /// Reads the trailer of an object of `object_bytes`, the last of which are `tail`.
+    pub(crate) fn read_tail(tail: &[u8], object_bytes: usize) -> Result<Self, Malformed> {
+        let numbers = tail.last_chunk::<TRAILER_BYTES>().ok_or(Malformed("shorter than a trailer"))?;
+        let at = object_bytes.checked_sub(TRAILER_BYTES).ok_or(Malformed("shorter than a trailer"))?;
+        let number = |i: usize| read_u64(numbers, 8 * i);
         let (payload_bytes, meta_offset, meta_bytes, rest) = (number(0), number(1), number(2), number(3));
         if (rest >> 48) as u16 != MAGIC || (rest >> 40) as u8 != VERSION {
             return Err(Malformed("no trailer of this version"));
@@ -219,6 +228,9 @@ pub(crate) struct ArrayForm {
 /// The most axes that an array has (numpy's limit).
 const MAX_AXES: usize = 64;
 const MAX_TYPE_BYTES: usize = 256;
+
+/// The longest form of an array.
+pub(crate) const MAX_FORM_BYTES: usize = 8 + MAX_TYPE_BYTES + 8 * MAX_AXES;
 
 impl ArrayForm {
     /// Bytes of all items; `None` if they are too many to count.

@@ -11,7 +11,7 @@ use crate::encode::Plan;
 use crate::errors;
 use crate::fork::Native;
 use crate::form::{self, Form};
-use crate::layout::{ArrayForm, Kind, Layout, Malformed, Order, Trailer};
+use crate::layout::{ArrayForm, Kind, Layout, MAX_FORM_BYTES, Malformed, Order, TAIL_BYTES, Trailer};
 use crate::region::Region;
 use crate::sharing::Pages;
 use crate::wait::{Deadline, wait};
@@ -85,15 +85,32 @@ struct Head {
 }
 
 impl Head {
-    fn read(object: &[u8]) -> Result<Self, Malformed> {
-        let trailer = Trailer::read(object)?;
-        let form = match trailer.kind {
-            Kind::Array | Kind::Memory => {
-                Some(ArrayForm::decode_for(&object[trailer.meta.clone()], trailer.payload_bytes)?)
-            }
-            _ => None,
+    /// Reads the end of an object, and no more: the rest may be far away.
+    async fn read(any: &AnyRef) -> Result<Result<Self, Malformed>, StoreError> {
+        let object_bytes = any.byte_len() as usize;
+        let mut tail = [0; TAIL_BYTES];
+        let tail = &mut tail[..TAIL_BYTES.min(object_bytes)];
+        let tail_start = object_bytes - tail.len();
+        any.read(tail_start as u64, tail).await?;
+        let trailer = match Trailer::read_tail(tail, object_bytes) {
+            Ok(trailer) => trailer,
+            Err(malformed) => return Ok(Err(malformed)),
         };
-        Ok(Self { kind: trailer.kind, payload_bytes: trailer.payload_bytes, form })
+        let (kind, payload_bytes) = (trailer.kind, trailer.payload_bytes);
+        if !matches!(kind, Kind::Array | Kind::Memory) {
+            return Ok(Ok(Self { kind, payload_bytes, form: None }));
+        }
+        let form = match trailer.meta.start.checked_sub(tail_start) {
+            Some(start) => ArrayForm::decode_for(&tail[start..start + trailer.meta.len()], payload_bytes),
+            // An honest one is short.
+            None if trailer.meta.len() > MAX_FORM_BYTES => Err(Malformed("array form too long")),
+            None => {
+                let mut meta = vec![0; trailer.meta.len()];
+                any.read(trailer.meta.start as u64, &mut meta).await?;
+                ArrayForm::decode_for(&meta, payload_bytes)
+            }
+        };
+        Ok(form.map(|form| Self { kind, payload_bytes, form: Some(form) }))
     }
 }
 
@@ -147,8 +164,8 @@ impl ObjectRef {
         if let Some(head) = self.head.get() {
             return Ok(head);
         }
-        let view = wait(py, Deadline::NEVER, self.any(py)?.get())?;
-        let head = Head::read(view.as_bytes()).map_err(|error| errors::malformed(py, error))?;
+        let head = wait(py, Deadline::NEVER, Head::read(self.any(py)?))?;
+        let head = head.map_err(|error| errors::malformed(py, error))?;
         Ok(self.head.get_or_init(|| head))
     }
 

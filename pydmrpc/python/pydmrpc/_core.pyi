@@ -9,6 +9,31 @@ from typing import Any, SupportsIndex, TypeAlias, final, overload
 
 from pydmrpc import _edit
 
+__all__ = [
+    "Actor",
+    "Edit",
+    "ObjectRef",
+    "PageBuffer",
+    "_decode",
+    "_encode",
+    "_forked",
+    "_from_bytes",
+    "_from_grant",
+    "_message",
+    "_read_message",
+    "about",
+    "allocate",
+    "connect",
+    "get",
+    "is_started",
+    "put",
+    "redeem",
+    "sharing",
+    "start",
+    "stats",
+    "stop",
+]
+
 _Key: TypeAlias = SupportsIndex | slice | EllipsisType
 
 @final
