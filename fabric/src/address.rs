@@ -3,6 +3,7 @@
 
 use crate::link::LinkError;
 use std::fmt;
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -30,6 +31,15 @@ pub enum Address {
         /// Port.
         port: u16,
     },
+    /// `udp://host:port`: our own protocol over UDP. To listen at port 0 means at any free one.
+    Udp {
+        /// Name or number, without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// `dpdk://1.2.3.4:port`: the same over a port of DPDK's, past the kernel; see `docs/operations.md`.
+    Dpdk(SocketAddrV4),
     /// `inproc://name`: in this very process.
     InProcess(String),
 }
@@ -37,7 +47,7 @@ pub enum Address {
 impl Address {
     /// Whether links to it pass descriptors, that is, whether it is on this host for sure.
     pub fn is_local(&self) -> bool {
-        !matches!(self, Self::Tcp { .. })
+        matches!(self, Self::Unix(_) | Self::InProcess(_))
     }
 }
 
@@ -46,30 +56,38 @@ impl FromStr for Address {
 
     fn from_str(url: &str) -> Result<Self, LinkError> {
         let wrong = |why| LinkError::Address { address: url.to_owned(), why };
-        let (scheme, rest) =
-            url.split_once("://").ok_or_else(|| wrong("it has no scheme: unix://, tcp:// or inproc://"))?;
+        let (scheme, rest) = url
+            .split_once("://")
+            .ok_or_else(|| wrong("it has no scheme: unix://, tcp://, udp://, dpdk:// or inproc://"))?;
         match scheme {
             "unix" if rest.contains('\0') => Err(wrong("a path has no NUL")),
             "unix" if rest.starts_with('/') && rest.len() > 1 => Ok(Self::Unix(rest.into())),
             "unix" => Err(wrong("the path of a socket has to be absolute: unix:///path")),
-            "tcp" => {
-                let (host, port) = rest.rsplit_once(':').ok_or_else(|| wrong("it has no port: tcp://host:port"))?;
-                let port = port.parse().map_err(|_| wrong("a port is a number from 0 to 65535"))?;
-                let bare = match host.strip_prefix('[') {
-                    Some(bare) => bare.strip_suffix(']').ok_or_else(|| wrong("a bracket is not closed"))?,
-                    None if host.contains(':') => return Err(wrong("IPv6 goes in brackets: tcp://[::1]:port")),
-                    None => host,
-                };
-                if bare.is_empty() || bare.contains(|c: char| c.is_whitespace() || "/[]@#?\0".contains(c)) {
-                    return Err(wrong("it has no host: tcp://host:port"));
-                }
-                Ok(Self::Tcp { host: bare.to_owned(), port })
+            "tcp" => host_and_port(rest).map(|(host, port)| Self::Tcp { host, port }).map_err(wrong),
+            "udp" => host_and_port(rest).map(|(host, port)| Self::Udp { host, port }).map_err(wrong),
+            "dpdk" => {
+                rest.parse().map(Self::Dpdk).map_err(|_| wrong("it has no IPv4 address and port: dpdk://1.2.3.4:port"))
             }
             "inproc" if rest.is_empty() => Err(wrong("it has no name: inproc://name")),
             "inproc" => Ok(Self::InProcess(rest.to_owned())),
-            _ => Err(wrong("its scheme is not unix, tcp or inproc")),
+            _ => Err(wrong("its scheme is not unix, tcp, udp, dpdk or inproc")),
         }
     }
+}
+
+/// A host, without brackets, and a port; or what is wrong.
+fn host_and_port(text: &str) -> Result<(String, u16), &'static str> {
+    let (host, port) = text.rsplit_once(':').ok_or("it has no port: host:port")?;
+    let port = port.parse().map_err(|_| "a port is a number from 0 to 65535")?;
+    let bare = match host.strip_prefix('[') {
+        Some(bare) => bare.strip_suffix(']').ok_or("a bracket is not closed")?,
+        None if host.contains(':') => return Err("IPv6 goes in brackets: [::1]:port"),
+        None => host,
+    };
+    if bare.is_empty() || bare.contains(|c: char| c.is_whitespace() || "/[]@#?\0".contains(c)) {
+        return Err("it has no host: host:port");
+    }
+    Ok((bare.to_owned(), port))
 }
 
 impl fmt::Display for Address {
@@ -78,6 +96,9 @@ impl fmt::Display for Address {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+            Self::Udp { host, port } if host.contains(':') => write!(f, "udp://[{host}]:{port}"),
+            Self::Udp { host, port } => write!(f, "udp://{host}:{port}"),
+            Self::Dpdk(address) => write!(f, "dpdk://{address}"),
             Self::InProcess(name) => write!(f, "inproc://{name}"),
         }
     }
@@ -96,6 +117,9 @@ mod tests {
             "tcp://localhost:1",
             "tcp://10.0.0.1:65535",
             "tcp://[fe80::1]:0",
+            "udp://localhost:1",
+            "udp://[::1]:7",
+            "dpdk://10.0.0.1:7000",
             "inproc://a/b",
         ] {
             assert_eq!(url.parse::<Address>().unwrap().to_string(), url);
@@ -116,7 +140,9 @@ mod tests {
             "tcp://[]:80",
             "tcp://a/b:80",
             "inproc://",
-            "udp://a:1",
+            "udp://a",
+            "dpdk://host:1",
+            "http://a:1",
         ] {
             assert!(matches!(url.parse::<Address>(), Err(LinkError::Address { .. })), "{url}");
         }
@@ -124,7 +150,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_survived(text in "(unix|tcp|inproc)?(://)?.*") {
+        fn any_text_is_survived(text in "(unix|tcp|udp|dpdk|inproc)?(://)?.*") {
             if let Ok(address) = text.parse::<Address>() {
                 prop_assert_eq!(address.to_string().parse::<Address>().unwrap(), address);
             }

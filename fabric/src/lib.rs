@@ -53,6 +53,8 @@ pub mod blocking;
 #[cfg(not(loom))]
 pub mod buffer;
 #[cfg(not(loom))]
+pub mod datagram;
+#[cfg(not(loom))]
 mod dice;
 #[cfg(not(loom))]
 pub mod fake;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::address::Address;
+use crate::datagram;
 use crate::inproc;
 use crate::link::{Link, LinkError};
 use crate::options::LinkOptions;
@@ -38,6 +39,7 @@ pub struct Listener {
 enum Kind {
     Unix { listener: UnixListener, file: SocketFile },
     Tcp(tcp::Acceptor),
+    Datagram(datagram::Acceptor),
     InProcess(inproc::Acceptor),
 }
 
@@ -54,12 +56,16 @@ impl Listener {
                 Kind::Unix { listener, file }
             }
             Address::Tcp { host, port } => Kind::Tcp(tcp::Acceptor::bind(host, *port)?),
+            Address::Udp { host, port } => Kind::Datagram(datagram::Acceptor::bind_udp(host, *port, options)?),
+            Address::Dpdk(address) => Kind::Datagram(datagram::Acceptor::bind_dpdk(*address, options)?),
             Address::InProcess(name) => Kind::InProcess(inproc::Acceptor::bind(name, options)?),
         };
         Ok(Self { kind, options: options.clone() })
     }
 
     /// The next link, if somebody connected. Never waits, whatever those who connect do.
+    ///
+    /// Over UDP and DPDK this also moves the links that were accepted: ask whenever the descriptor is ready, as long as they live.
     ///
     /// # Errors
     ///
@@ -77,6 +83,7 @@ impl Listener {
                 };
             },
             Kind::Tcp(acceptor) => acceptor.try_accept(&self.options),
+            Kind::Datagram(acceptor) => acceptor.try_accept(),
             Kind::InProcess(acceptor) => Ok(acceptor.try_accept()),
         }
     }
@@ -100,6 +107,7 @@ impl Listener {
         match &self.kind {
             Kind::Unix { file, .. } => Address::Unix(file.path.clone()),
             Kind::Tcp(acceptor) => acceptor.address(),
+            Kind::Datagram(acceptor) => acceptor.address(),
             Kind::InProcess(acceptor) => acceptor.address(),
         }
     }
@@ -111,6 +119,7 @@ impl AsFd for Listener {
         match &self.kind {
             Kind::Unix { listener, .. } => listener.as_fd(),
             Kind::Tcp(acceptor) => acceptor.as_fd(),
+            Kind::Datagram(acceptor) => acceptor.as_fd(),
             Kind::InProcess(acceptor) => acceptor.as_fd(),
         }
     }
@@ -126,6 +135,8 @@ pub fn connect(address: &Address, options: &LinkOptions, deadline: Instant) -> R
     match address {
         Address::Unix(path) => setup::take(connect_unix(path, deadline)?, options, deadline),
         Address::Tcp { host, port } => tcp::connect(host, *port, options, deadline),
+        Address::Udp { host, port } => datagram::connect_udp(host, *port, options, deadline),
+        Address::Dpdk(address) => datagram::connect_dpdk(*address, options, deadline),
         Address::InProcess(name) => inproc::connect(name, options),
     }
 }

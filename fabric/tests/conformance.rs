@@ -45,6 +45,10 @@ fn tcp(options: &LinkOptions) -> (Link, Link) {
     through("tcp://127.0.0.1:0", options)
 }
 
+fn udp(options: &LinkOptions) -> (Link, Link) {
+    through("udp://127.0.0.1:0", options)
+}
+
 /// Each kind again, with faults that nobody may notice. The seed is of the process: it is printed, and a failure replays with
 /// the environment variable set to it.
 fn fake_of(make: Maker, options: &LinkOptions) -> (Link, Link) {
@@ -67,6 +71,10 @@ fn fake_shm(options: &LinkOptions) -> (Link, Link) {
 
 fn fake_tcp(options: &LinkOptions) -> (Link, Link) {
     fake_of(tcp, options)
+}
+
+fn fake_udp(options: &LinkOptions) -> (Link, Link) {
+    fake_of(udp, options)
 }
 
 /// Through a listener.
@@ -663,7 +671,9 @@ suite! {
     inproc: [descriptors_are_passed];
     shm: [descriptors_are_passed];
     tcp: [];
+    udp: [];
     fake_inproc: [descriptors_are_passed];
     fake_shm: [descriptors_are_passed];
     fake_tcp: [];
+    fake_udp: [];
 }

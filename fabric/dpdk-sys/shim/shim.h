@@ -1,0 +1,67 @@
+/* What Rust sees of DPDK: plain structs of our own, and one call a burst. */
+#ifndef DMRPC_SHIM_H
+#define DMRPC_SHIM_H
+
+#include <stdint.h>
+
+struct dmrpc_port_info {
+	char driver[64];
+	uint8_t mac[6];
+	/* Whether a packet may be sent in several pieces. */
+	uint8_t multi_segment;
+	/* Whether the driver can be waited on. */
+	uint8_t rx_interrupt;
+	int32_t numa_node;
+};
+
+struct dmrpc_port_options {
+	uint16_t rx_descriptors;
+	uint16_t tx_descriptors;
+	/* Longest frame, Ethernet header included. */
+	uint32_t frame_bytes;
+	uint32_t rx_buffers;
+	uint32_t tx_buffers;
+};
+
+/* A frame that came in. */
+struct dmrpc_frame {
+	void *mbuf;
+	const uint8_t *start;
+	uint32_t len;
+};
+
+/* Part of a frame to be sent. With an owner: memory of DPDK's that may be sent from where it is. */
+struct dmrpc_piece {
+	const uint8_t *start;
+	uint32_t len;
+	void *owner;
+};
+
+/* A frame to be sent: `count` pieces of the array that is passed with it. */
+struct dmrpc_packet {
+	uint32_t first;
+	uint32_t count;
+};
+
+typedef void (*dmrpc_release)(void *owner);
+
+struct dmrpc_port;
+
+int dmrpc_eal_init(int argc, char **argv);
+const char *dmrpc_error(void);
+const char *dmrpc_version_built(void);
+const char *dmrpc_version_running(void);
+uint16_t dmrpc_port_count(void);
+struct dmrpc_port *dmrpc_port_start(uint16_t port, const struct dmrpc_port_options *options, struct dmrpc_port_info *info);
+int dmrpc_port_restart(struct dmrpc_port *port);
+int dmrpc_port_is_up(struct dmrpc_port *port);
+void dmrpc_port_stop(struct dmrpc_port *port);
+uint32_t dmrpc_rx_burst(struct dmrpc_port *port, struct dmrpc_frame *frames, uint32_t most);
+uint32_t dmrpc_rx_buffers_free(struct dmrpc_port *port);
+void dmrpc_frame_free(void *mbuf);
+uint32_t dmrpc_tx_burst(struct dmrpc_port *port, const struct dmrpc_packet *packets, uint32_t count,
+			const struct dmrpc_piece *pieces, dmrpc_release release);
+void *dmrpc_memory_reserve(const char *name, uint64_t bytes, int32_t numa_node, uint64_t *reserved);
+int dmrpc_memory_is_dpdk(const void *start);
+
+#endif

@@ -1,0 +1,123 @@
+//! What the datagram protocol needs of DPDK, through a C shim that is compiled against the headers installed.
+//!
+//! All struct layouts and inline functions of DPDK stay on the C side (`shim/`), so one source serves every version from 22.11
+//! on; a burst of packets costs one call in each direction. The crates of this kind on crates.io are from 2018 or under
+//! licences that would bind their users. Without the feature `dpdk` this crate is empty.
+#![cfg(feature = "dpdk")]
+
+use std::ffi::{c_char, c_int, c_void};
+
+/// What a port is.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PortInfo {
+    /// The driver's name, ended by a zero.
+    pub driver: [c_char; 64],
+    /// The port's Ethernet address.
+    pub mac: [u8; 6],
+    /// Whether a frame may be sent in several pieces.
+    pub multi_segment: u8,
+    /// Whether the driver can be waited on.
+    pub rx_interrupt: u8,
+    /// The memory that is near it; negative if unknown.
+    pub numa_node: i32,
+}
+
+/// How a port is to be used.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PortOptions {
+    /// Entries of the receive ring.
+    pub rx_descriptors: u16,
+    /// Entries of the transmit ring.
+    pub tx_descriptors: u16,
+    /// The longest frame, Ethernet header included.
+    pub frame_bytes: u32,
+    /// Buffers for frames that come in.
+    pub rx_buffers: u32,
+    /// Buffers for frames that are sent.
+    pub tx_buffers: u32,
+}
+
+/// A frame that came in. Its memory is valid until it is given to [`dmrpc_frame_free`].
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct RxFrame {
+    /// DPDK's own description of it.
+    pub mbuf: *mut c_void,
+    /// Its first byte.
+    pub start: *const u8,
+    /// Its length.
+    pub len: u32,
+}
+
+/// Part of a frame to be sent. With an owner it is memory of DPDK's that may be sent from where it is.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct TxPiece {
+    /// First byte.
+    pub start: *const u8,
+    /// Number of bytes.
+    pub len: u32,
+    /// Passed to the release function once the memory is no longer looked at; null for bytes to be copied at once.
+    pub owner: *mut c_void,
+}
+
+/// A frame to be sent, as a run of pieces.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct TxPacket {
+    /// The first piece.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// A started port.
+#[repr(C)]
+pub struct Port {
+    _opaque: [u8; 0],
+}
+
+/// Lets an owner of lent memory go. May be called on any thread that sends or stops the port.
+pub type Release = unsafe extern "C" fn(owner: *mut c_void);
+
+// SAFETY: the declarations below are those of `shim/shim.h`, and the structs above have its layouts.
+unsafe extern "C" {
+    /// Starts EAL, once a process. 0, or -1 with [`dmrpc_error`].
+    pub fn dmrpc_eal_init(argc: c_int, argv: *mut *mut c_char) -> c_int;
+    /// What went wrong last on this thread.
+    pub fn dmrpc_error() -> *const c_char;
+    /// The version whose headers the shim was built with, as `22.11`.
+    pub fn dmrpc_version_built() -> *const c_char;
+    /// The version that is loaded, as `DPDK 22.11.3`.
+    pub fn dmrpc_version_running() -> *const c_char;
+    /// How many ports there are.
+    pub fn dmrpc_port_count() -> u16;
+    /// Starts a port with one queue each way; null with [`dmrpc_error`].
+    pub fn dmrpc_port_start(port: u16, options: *const PortOptions, info: *mut PortInfo) -> *mut Port;
+    /// Starts a port anew whose peer was not there or went away; 0 if it worked.
+    pub fn dmrpc_port_restart(port: *mut Port) -> c_int;
+    /// Whether the port has a link.
+    pub fn dmrpc_port_is_up(port: *mut Port) -> c_int;
+    /// Stops a port. Frames that came in through it stay valid.
+    pub fn dmrpc_port_stop(port: *mut Port);
+    /// Takes in at most `most` frames.
+    pub fn dmrpc_rx_burst(port: *mut Port, frames: *mut RxFrame, most: u32) -> u32;
+    /// How many receive buffers are free.
+    pub fn dmrpc_rx_buffers_free(port: *mut Port) -> u32;
+    /// Gives a frame's buffer back. Safe to call on any thread.
+    pub fn dmrpc_frame_free(mbuf: *mut c_void);
+    /// Sends frames; takes all owners. Returns how many frames the driver took, the others are lost.
+    pub fn dmrpc_tx_burst(
+        port: *mut Port,
+        packets: *const TxPacket,
+        count: u32,
+        pieces: *const TxPiece,
+        release: Release,
+    ) -> u32;
+    /// Reserves memory of DPDK's own, for ever; null with [`dmrpc_error`].
+    pub fn dmrpc_memory_reserve(name: *const c_char, bytes: u64, numa_node: i32, reserved: *mut u64) -> *mut c_void;
+    /// Whether memory is DPDK's own.
+    pub fn dmrpc_memory_is_dpdk(start: *const c_void) -> c_int;
+}

@@ -1,0 +1,50 @@
+//! What carries datagrams: a network card, a socket, or the test's own network.
+
+use super::outbox::Piece;
+use crate::link::{Interests, LinkError};
+use std::fmt::Debug;
+use std::hash::Hash;
+
+/// A datagram that came in, in the buffer it came in. Dropping it gives the buffer back to the device.
+pub trait Frame: Send + 'static {
+    /// The whole datagram, without the headers of the layers below.
+    fn bytes(&self) -> &[u8];
+}
+
+/// Carries datagrams, unreliably. Never blocks.
+pub trait Device: Send + 'static {
+    /// A datagram that came in.
+    type Frame: Frame;
+    /// Where a peer is.
+    type Place: Clone + Debug + Eq + Hash + Send + 'static;
+
+    /// The longest datagram, in bytes.
+    fn datagram_bytes(&self) -> usize;
+
+    /// Whether a damaged datagram may be delivered, so that each needs a checksum.
+    fn needs_checksum(&self) -> bool;
+
+    /// Takes in what has arrived, at most `most` datagrams: each with where it came from.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`] when the device is of no more use.
+    fn receive(&mut self, most: usize, take: &mut dyn FnMut(Self::Place, Self::Frame)) -> Result<(), LinkError>;
+
+    /// How many datagrams it would take now.
+    fn room(&mut self) -> usize;
+
+    /// Takes a datagram to be sent: a header to be copied, and pieces that may be sent from where they are. It may be lost on
+    /// the way, and is when there was no [`room`](Device::room).
+    fn send(&mut self, to: &Self::Place, header: &[u8], pieces: &[Piece<'_>]);
+
+    /// Puts what was taken on its way.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`] when the device is of no more use.
+    fn flush(&mut self) -> Result<(), LinkError>;
+
+    /// What to wait on until something arrives; empty for a device that can only be polled.
+    fn interests(&self) -> Interests<'_>;
+}

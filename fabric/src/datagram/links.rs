@@ -1,0 +1,578 @@
+//! Sessions as [`Link`]s, and the listener that accepts them.
+//!
+//! Whoever has something to do turns the endpoint: a sender when it flushes, a receiver when it finds nothing; and while all
+//! sleep, whoever waits on the device and the timer. That is the listener for the links that it accepted, so it should be
+//! kept and asked as long as they live, and either half for a link that was connected. So nobody's message has to pass
+//! through another thread. What nobody sees to (the last acknowledgements of a link that is not read any more, what a
+//! dropped link has still to send) is left to the endpoint's keeper, a thread that turns it when something has been due for
+//! [`KEEPER_NS`] and else sleeps.
+
+use super::device::Device;
+use super::endpoint::{Endpoint, EndpointOptions, SessionKey, Sleeper, Standing};
+use super::{Head, News};
+use crate::link::{Body, Incoming, Interest, Interests, Link, LinkError, MAX_HEAD_BYTES, Peer, Receiver, Sender};
+use crate::link::{Target, TrySendError};
+use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use rustix::time::{timerfd_create, timerfd_settime};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Weak};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+/// How often a device is looked at that can't be waited on, while nobody spins on it.
+const POLL_INTERVAL_NS: u64 = 50_000;
+
+/// The keeper does what others have not done for so long.
+const KEEPER_NS: u64 = 5_000_000;
+/// What is due later than this is no reason for the keeper to stay awake.
+const SOON_NS: u64 = 100_000_000;
+
+/// Says where a device's peer is, for people and for access checks.
+pub trait PlaceOfPeer {
+    /// The peer.
+    fn peer(&self) -> Peer;
+}
+
+impl PlaceOfPeer for std::net::SocketAddr {
+    fn peer(&self) -> Peer {
+        Peer::Remote(*self)
+    }
+}
+
+/// An eventfd that one half sleeps on.
+struct Doorbell {
+    fd: Arc<OwnedFd>,
+    rung: bool,
+}
+
+impl Doorbell {
+    fn new() -> Result<Self, LinkError> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| LinkError::io("making an eventfd", error))?;
+        Ok(Self { fd: Arc::new(fd), rung: false })
+    }
+
+    fn ring(&mut self) {
+        if !std::mem::replace(&mut self.rung, true) {
+            // It can only fail when the counter is full, and then it is readable anyhow.
+            let _ = rustix::io::write(&*self.fd, &1u64.to_ne_bytes());
+        }
+    }
+
+    fn silence(&mut self) {
+        if std::mem::take(&mut self.rung) {
+            let _ = rustix::io::read(&*self.fd, &mut [0u8; 8]);
+        }
+    }
+}
+
+struct Doorbells {
+    receiver: Doorbell,
+    sender: Doorbell,
+}
+
+struct Turning<D: Device> {
+    endpoint: Endpoint<D>,
+    doorbells: HashMap<SessionKey, Doorbells>,
+    /// When the timer goes off.
+    armed: u64,
+    /// When the endpoint was turned last.
+    turned: u64,
+    /// The keeper, while it sleeps for long.
+    asleep: Option<Thread>,
+    /// The endpoint itself, which stays for its orphans when everybody else is gone.
+    orphanage: Option<Arc<Shared<D>>>,
+}
+
+/// An endpoint that several links share.
+pub(super) struct Shared<D: Device> {
+    turning: Mutex<Turning<D>>,
+    timer: OwnedFd,
+    /// The descriptors of device and timer, again: these can be lent without the lock.
+    fds: Vec<OwnedFd>,
+    /// Whether the device can be waited on.
+    has_fds: bool,
+    start: Instant,
+}
+
+impl<D: Device> Turning<D> {
+    /// Moves everything on.
+    fn turn(&mut self, now: u64) -> Result<(), LinkError> {
+        self.turned = now;
+        self.endpoint.poll(now)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Whether something is due before long.
+    fn is_busy(&self, now: u64) -> bool {
+        self.endpoint.next_timeout().is_some_and(|due| due < now + SOON_NS)
+    }
+
+    fn wake(&mut self) {
+        for (key, sleeper) in self.endpoint.take_awake() {
+            if let Some(doorbells) = self.doorbells.get_mut(&key) {
+                match sleeper {
+                    Sleeper::Receiver => doorbells.receiver.ring(),
+                    Sleeper::Sender => doorbells.sender.ring(),
+                }
+            }
+        }
+    }
+}
+
+impl<D: Device> Shared<D> {
+    pub(super) fn new(device: D, options: EndpointOptions) -> Result<Arc<Self>, LinkError> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
+            .map_err(|error| LinkError::io("making a timer", error))?;
+        let interests = device.interests();
+        let has_fds = !interests.is_empty();
+        let fds = again(interests.iter().map(|interest| interest.fd).chain([timer.as_fd()]))?;
+        drop(interests);
+        let endpoint = Endpoint::new(device, options, Box::new(random));
+        let shared = Arc::new(Self {
+            turning: Mutex::new(Turning {
+                endpoint,
+                doorbells: HashMap::new(),
+                armed: u64::MAX,
+                turned: 0,
+                asleep: None,
+                orphanage: None,
+            }),
+            timer,
+            fds,
+            has_fds,
+            start: Instant::now(),
+        });
+        let weak = Arc::downgrade(&shared);
+        std::thread::Builder::new()
+            .name("dmrpc-datagram".into())
+            .spawn(move || keep(&weak))
+            .map_err(|error| LinkError::io("starting a thread", error))?;
+        Ok(shared)
+    }
+
+    /// Looks at the device.
+    pub(super) fn with_device<R>(&self, look: impl FnOnce(&D) -> R) -> R {
+        look(self.turning.lock().endpoint.device())
+    }
+
+    /// Nanoseconds since the endpoint was made.
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    /// Sets the timer to when the endpoint must be turned next.
+    fn arm(&self, turning: &mut Turning<D>, now: u64) -> Result<(), LinkError> {
+        let mut due = turning.endpoint.next_timeout().unwrap_or(u64::MAX);
+        if !self.has_fds {
+            due = due.min(now + POLL_INTERVAL_NS);
+        }
+        if due < turning.armed || turning.armed <= now {
+            turning.armed = due;
+            let wait = if due == u64::MAX { 0 } else { due.saturating_sub(now).max(1) };
+            let value = Timespec { tv_sec: (wait / 1_000_000_000) as i64, tv_nsec: (wait % 1_000_000_000) as i64 };
+            let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+            timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec)
+                .map_err(|error| LinkError::io("setting a timer", error))?;
+        }
+        if turning.asleep.is_some() && turning.is_busy(now) {
+            turning.asleep.take().expect("it was there").unpark();
+        }
+        Ok(())
+    }
+
+    /// Turns after something that can't fail; what is wrong with the device others will be told.
+    fn settle(self: &Arc<Self>, turning: &mut Turning<D>) {
+        let now = self.now();
+        if turning.turn(now).is_ok() && self.arm(turning, now).is_ok() && turning.endpoint.has_orphans() {
+            turning.orphanage = Some(self.clone());
+            // The keeper is alone with them from now on.
+            if let Some(keeper) = turning.asleep.take() {
+                keeper.unpark();
+            }
+        }
+    }
+
+    /// What to wait on until the endpoint must be turned.
+    fn interests(&self) -> Interests<'_> {
+        self.fds.iter().map(|fd| Interest { fd: fd.as_fd(), writable: false }).collect()
+    }
+
+    /// Turns once and waits until it is time for the next turn, for at most `limit`.
+    fn turn_and_wait(&self, limit: Duration) -> Result<(), LinkError> {
+        {
+            let turning = &mut *self.turning.lock();
+            let now = self.now();
+            turning.turn(now)?;
+            self.arm(turning, now)?;
+        }
+        let interests = self.interests();
+        let mut fds: Vec<PollFd<'_>> =
+            interests.iter().map(|interest| PollFd::from_borrowed_fd(interest.fd, PollFlags::IN)).collect();
+        let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
+        match poll(&mut fds, Some(&limit)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(LinkError::io("waiting for datagrams", error)),
+        }
+    }
+
+    fn link(self: &Arc<Self>, key: SessionKey, turns: bool) -> Result<Link, LinkError>
+    where
+        D::Place: PlaceOfPeer,
+    {
+        let doorbells = Doorbells { receiver: Doorbell::new()?, sender: Doorbell::new()? };
+        let moves = || if turns { again(self.fds.iter().map(|fd| fd.as_fd())) } else { Ok(Vec::new()) };
+        let receiver_waits = Waits { doorbell: doorbells.receiver.fd.clone(), moves: moves()? };
+        let sender_waits = Waits { doorbell: doorbells.sender.fd.clone(), moves: moves()? };
+        let turning = &mut *self.turning.lock();
+        turning.doorbells.insert(key, doorbells);
+        let peer = turning.endpoint.place(key).peer();
+        let handle = Arc::new(Handle { shared: self.clone(), key });
+        Ok(Link {
+            sender: Box::new(DatagramSender { handle: handle.clone(), waits: sender_waits }),
+            receiver: Box::new(DatagramReceiver { handle, waits: receiver_waits, head: Head::default() }),
+            peer,
+        })
+    }
+}
+
+/// The same descriptors again.
+fn again<'a>(fds: impl Iterator<Item = BorrowedFd<'a>>) -> Result<Vec<OwnedFd>, LinkError> {
+    fds.map(|fd| fd.try_clone_to_owned())
+        .collect::<Result<_, _>>()
+        .map_err(|error| LinkError::io("duplicating a descriptor", error))
+}
+
+/// 64 bits that no peer can foresee.
+fn random() -> u64 {
+    let mut bytes = [0u8; 8];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    assert_eq!(filled, Ok(8), "the kernel gives a few random bytes at any time");
+    u64::from_ne_bytes(bytes)
+}
+
+/// Turns an endpoint that nobody else turns, as long as there is one, or sessions that have something left to send.
+fn keep<D: Device>(weak: &Weak<Shared<D>>) {
+    loop {
+        // Dropped without the lock, and perhaps the last that knew the endpoint.
+        let mut nobody_left = None;
+        let Some(shared) = weak.upgrade() else { return };
+        let (wait, alone);
+        {
+            let turning = &mut *shared.turning.lock();
+            let now = shared.now();
+            let due = now.saturating_sub(turning.turned) >= KEEPER_NS;
+            // A device that is of no more use is for its links to find out.
+            let works = !due || turning.turn(now).is_ok();
+            alone = works && turning.endpoint.has_orphans();
+            if !alone {
+                nobody_left = turning.orphanage.take();
+            }
+            if works && turning.is_busy(now) {
+                wait = KEEPER_NS;
+            } else {
+                wait = turning.endpoint.next_timeout().map_or(u64::MAX, |due| due.saturating_sub(now));
+                turning.asleep = Some(std::thread::current());
+            }
+        }
+        drop(nobody_left);
+        if alone {
+            // Nobody else may be listening to the device.
+            let _ = shared.turn_and_wait(Duration::from_nanos(wait.clamp(KEEPER_NS, 1_000_000_000)));
+            continue;
+        }
+        drop(shared);
+        std::thread::park_timeout(Duration::from_nanos(wait.clamp(KEEPER_NS, 1_000_000_000)));
+    }
+}
+
+/// A session that a link stands for, until both halves are gone.
+struct Handle<D: Device> {
+    shared: Arc<Shared<D>>,
+    key: SessionKey,
+}
+
+/// What one half waits on. Descriptors of its own, so that all halves of all links fit into one epoll set.
+struct Waits {
+    doorbell: Arc<OwnedFd>,
+    /// Device and timer, where the half turns the endpoint.
+    moves: Vec<OwnedFd>,
+}
+
+impl Waits {
+    fn interests(&self) -> Interests<'_> {
+        let fds = self.moves.iter().map(AsFd::as_fd).chain([self.doorbell.as_fd()]);
+        fds.map(|fd| Interest { fd, writable: false }).collect()
+    }
+}
+
+impl<D: Device> Drop for Handle<D> {
+    fn drop(&mut self) {
+        let turning = &mut *self.shared.turning.lock();
+        turning.doorbells.remove(&self.key);
+        turning.endpoint.abandon(self.key);
+        self.shared.settle(turning);
+    }
+}
+
+struct DatagramSender<D: Device> {
+    handle: Arc<Handle<D>>,
+    waits: Waits,
+}
+
+impl<D: Device> Sender for DatagramSender<D> {
+    fn try_send(&mut self, head: &[u8], body: Body) -> Result<(), TrySendError> {
+        let turning = &mut *self.handle.shared.turning.lock();
+        let open = turning.endpoint.standing(self.handle.key) == Standing::Open;
+        let session = turning.endpoint.session(self.handle.key)?;
+        if !open {
+            return Err(LinkError::Closed.into());
+        }
+        let len: u64 = body.iter().map(|piece| piece.len() as u64).sum();
+        for (what, len, limit) in
+            [("a head", head.len() as u64, MAX_HEAD_BYTES as u64), ("a body", len, session.terms().max_body_bytes)]
+        {
+            if len > limit {
+                return Err(LinkError::TooLarge { what, len, limit }.into());
+            }
+        }
+        session.push(head, body).map_err(TrySendError::Full)?;
+        turning.endpoint.stir(self.handle.key);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<bool, LinkError> {
+        let shared = &self.handle.shared;
+        let turning = &mut *shared.turning.lock();
+        let now = shared.now();
+        turning.endpoint.transmit(now)?;
+        if turning.endpoint.standing(self.handle.key) != Standing::Open {
+            return Err(LinkError::Closed);
+        }
+        if let Some(doorbells) = turning.doorbells.get_mut(&self.handle.key) {
+            doorbells.sender.silence();
+        }
+        if turning.endpoint.session(self.handle.key)?.has_room() {
+            shared.arm(turning, now)?;
+            return Ok(true);
+        }
+        turning.turn(now)?;
+        let sleeps = turning.endpoint.sleep(self.handle.key, Sleeper::Sender);
+        turning.wake();
+        shared.arm(turning, now)?;
+        Ok(!sleeps)
+    }
+
+    fn interests(&self) -> Interests<'_> {
+        self.waits.interests()
+    }
+}
+
+impl<D: Device> Drop for DatagramSender<D> {
+    fn drop(&mut self) {
+        let turning = &mut *self.handle.shared.turning.lock();
+        if let Ok(session) = turning.endpoint.session(self.handle.key) {
+            session.finish();
+            turning.endpoint.stir(self.handle.key);
+        }
+        self.handle.shared.settle(turning);
+    }
+}
+
+struct DatagramReceiver<D: Device> {
+    handle: Arc<Handle<D>>,
+    waits: Waits,
+    head: Head<D::Frame>,
+}
+
+impl<D: Device> Receiver for DatagramReceiver<D> {
+    fn recv(&mut self) -> Result<Incoming<'_>, LinkError> {
+        let shared = &self.handle.shared;
+        let key = self.handle.key;
+        let mut turned = false;
+        let turning = &mut *shared.turning.lock();
+        loop {
+            let news = turning.endpoint.session(key)?.recv(&mut self.head)?;
+            // The peer may wait for the room that was made.
+            if turning.endpoint.session(key)?.must_acknowledge() {
+                turning.endpoint.stir(key);
+                turning.endpoint.transmit(shared.now())?;
+            }
+            match news {
+                News::Head { body_len } => return Ok(Incoming::Head { head: self.head.bytes(), body_len }),
+                News::Body(target) => return Ok(Incoming::Body(target)),
+                News::Empty if !turned => {
+                    turned = true;
+                    turning.turn(shared.now())?;
+                }
+                News::Empty => {
+                    if let Some(doorbells) = turning.doorbells.get_mut(&key) {
+                        doorbells.receiver.silence();
+                    }
+                    let sleeps = turning.endpoint.sleep(key, Sleeper::Receiver);
+                    turning.wake();
+                    if sleeps {
+                        shared.arm(turning, shared.now())?;
+                        return Ok(Incoming::Empty);
+                    }
+                }
+            }
+        }
+    }
+
+    fn head(&self) -> &[u8] {
+        self.head.bytes()
+    }
+
+    fn spin(&mut self, budget: Duration) {
+        let shared = &self.handle.shared;
+        let end = Instant::now() + budget;
+        loop {
+            {
+                let turning = &mut *shared.turning.lock();
+                let has_news = turning.endpoint.session(self.handle.key).is_ok_and(|session| session.has_news());
+                // What went wrong will be said by `recv`.
+                if has_news || turning.turn(shared.now()).is_err() {
+                    return;
+                }
+            }
+            if Instant::now() >= end {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn place(&mut self, target: Target) {
+        let turning = &mut *self.handle.shared.turning.lock();
+        if let Ok(session) = turning.endpoint.session(self.handle.key) {
+            session.place(target);
+            turning.endpoint.stir(self.handle.key);
+        }
+    }
+
+    fn interests(&self) -> Interests<'_> {
+        self.waits.interests()
+    }
+}
+
+impl<D: Device> Drop for DatagramReceiver<D> {
+    fn drop(&mut self) {
+        let turning = &mut *self.handle.shared.turning.lock();
+        if let Ok(session) = turning.endpoint.session(self.handle.key) {
+            session.stop_reading();
+            turning.endpoint.stir(self.handle.key);
+        }
+        self.handle.shared.settle(turning);
+    }
+}
+
+/// Accepts links over one device. It moves the links that it accepted: see the head of this module.
+pub struct DatagramListener<D: Device> {
+    shared: Arc<Shared<D>>,
+}
+
+impl<D: Device> DatagramListener<D>
+where
+    D::Place: PlaceOfPeer,
+{
+    /// Accepts links over `device`.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Io`] if the system gives no timer.
+    pub fn new(device: D, options: EndpointOptions) -> Result<Self, LinkError> {
+        Ok(Self::on(Shared::new(device, options)?))
+    }
+
+    /// Accepts links over an endpoint that is there.
+    pub(super) fn on(shared: Arc<Shared<D>>) -> Self {
+        shared.turning.lock().endpoint.listen();
+        Self { shared }
+    }
+
+    /// The next link that a peer opened, if there is one now; moves all accepted links on.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`] when the device is of no more use.
+    pub fn try_accept(&mut self) -> Result<Option<Link>, LinkError> {
+        let key = {
+            let turning = &mut *self.shared.turning.lock();
+            let now = self.shared.now();
+            turning.turn(now)?;
+            self.shared.arm(turning, now)?;
+            turning.endpoint.accept()
+        };
+        key.map(|key| self.shared.link(key, false)).transpose()
+    }
+
+    /// The device.
+    pub fn with_device<R>(&self, look: impl FnOnce(&D) -> R) -> R {
+        self.shared.with_device(look)
+    }
+
+    /// What to wait on before asking again.
+    pub fn interests(&self) -> Interests<'_> {
+        self.shared.interests()
+    }
+}
+
+impl<D: Device> Drop for DatagramListener<D> {
+    fn drop(&mut self) {
+        let turning = &mut *self.shared.turning.lock();
+        turning.endpoint.stop_listening();
+        self.shared.settle(turning);
+    }
+}
+
+/// Opens a link over `device` to the listener at `place`.
+///
+/// # Errors
+///
+/// [`LinkError::Closed`] if nobody listens there, [`LinkError::Deadline`] if nobody answers.
+pub fn connect<D: Device>(
+    device: D,
+    options: EndpointOptions,
+    place: D::Place,
+    deadline: Instant,
+) -> Result<Link, LinkError>
+where
+    D::Place: PlaceOfPeer,
+{
+    connect_on(&Shared::new(device, options)?, place, deadline)
+}
+
+/// As [`connect`], over an endpoint that is there.
+pub(super) fn connect_on<D: Device>(
+    shared: &Arc<Shared<D>>,
+    place: D::Place,
+    deadline: Instant,
+) -> Result<Link, LinkError>
+where
+    D::Place: PlaceOfPeer,
+{
+    let begun = Instant::now();
+    let key = shared.turning.lock().endpoint.connect(shared.now(), place)?;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let standing = shared.turning.lock().endpoint.standing(key);
+        match standing {
+            Standing::Open => return shared.link(key, true),
+            Standing::Over => {
+                shared.turning.lock().endpoint.abandon(key);
+                return Err(LinkError::Closed);
+            }
+            Standing::Asking if left.is_zero() => {
+                shared.turning.lock().endpoint.abandon(key);
+                return Err(LinkError::Deadline(begun.elapsed()));
+            }
+            Standing::Asking => {}
+        }
+        shared.turn_and_wait(left)?;
+    }
+}
