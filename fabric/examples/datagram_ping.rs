@@ -7,6 +7,8 @@
 //!
 //! With the feature `dpdk` and DMRPC_DPDK_EAL set, over DPDK's first port; DMRPC_DPDK_ADDRESS is each one's own address.
 
+#![allow(clippy::print_stdout, reason = "a program that prints figures")]
+
 use bytes::Bytes;
 use dmrpc_fabric::buffer::Buffer;
 use dmrpc_fabric::datagram::endpoint::EndpointOptions;

@@ -117,12 +117,7 @@ unsafe extern "C" {
         release: Release,
     ) -> u32;
     /// Reserves memory of DPDK's own, for ever; null with [`dmrpc_error`].
-    pub fn dmrpc_memory_reserve(
-        name: *const c_char,
-        bytes: u64,
-        numa_node: i32,
-        reserved: *mut u64,
-    ) -> *mut c_void;
+    pub fn dmrpc_memory_reserve(name: *const c_char, bytes: u64, numa_node: i32, reserved: *mut u64) -> *mut c_void;
     /// Whether memory is DPDK's own.
     pub fn dmrpc_memory_is_dpdk(start: *const c_void) -> c_int;
 }

@@ -317,7 +317,7 @@ impl<D: Device> Endpoint<D> {
         let received = self.device.receive(RECEIVE_BATCH, &mut |place, frame| arrivals.push((place, frame)));
         let any = !arrivals.is_empty();
         for (place, frame) in arrivals.drain(..) {
-            self.datagram(now, place, frame);
+            self.datagram(now, &place, frame);
         }
         self.arrivals = arrivals;
         received?;
@@ -326,11 +326,11 @@ impl<D: Device> Endpoint<D> {
         Ok(any)
     }
 
-    fn datagram(&mut self, now: u64, place: D::Place, frame: D::Frame) {
+    fn datagram(&mut self, now: u64, place: &D::Place, frame: D::Frame) {
         let Some((header, payload)) = Header::decode(frame.bytes(), false) else { return };
         match header.kind {
-            Kind::Hello => return self.greet(now, &place, payload),
-            Kind::Reset => return self.reset(&place, header.to),
+            Kind::Hello => return self.greet(now, place, payload),
+            Kind::Reset => return self.reset(place, header.to),
             _ => {}
         }
         let key = SessionKey(header.to.index);
@@ -338,7 +338,7 @@ impl<D: Device> Endpoint<D> {
         let Some(entry) = known else {
             // A goodbye for a session that is gone needs no answer.
             if header.kind != Kind::Bye {
-                self.send_bare(&place, Kind::Reset, header.to, &[]);
+                self.send_bare(place, Kind::Reset, header.to, &[]);
             }
             return;
         };
@@ -349,7 +349,7 @@ impl<D: Device> Endpoint<D> {
         if session.terms().checksum && Header::decode(frame.bytes(), true).is_none() {
             return;
         }
-        if entry.place != place {
+        if entry.place != *place {
             return;
         }
         let payload = payload.len();
