@@ -5,7 +5,7 @@ use crate::{ActorError, Context, Exit, Mail, Recipient, Reply};
 
 /// A value that handles messages one at a time.
 ///
-/// [`#[actor]`](crate::actor) implements it; by hand it looks like this:
+/// [`#[actor]`](macro@crate::actor) implements it; by hand it looks like this:
 ///
 /// ```
 /// use dmrpc_actors::{Actor, ActorError, Context, Mail, Plain, Reply, System};

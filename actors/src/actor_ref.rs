@@ -8,7 +8,7 @@ use std::ops::Deref;
 
 /// A handle to an actor in this process, in another one, or on another host; all the same to whoever has it.
 ///
-/// It dereferences to the methods that [`#[actor]`](crate::actor) made: `counter.add(2).await`. An actor lives while there is
+/// It dereferences to the methods that [`#[actor]`](macro@crate::actor) made: `counter.add(2).await`. An actor lives while there is
 /// a ref to it in its own process.
 pub struct ActorRef<A: Actor> {
     handle: A::Handle,

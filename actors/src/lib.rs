@@ -1,6 +1,6 @@
 //! Actors that pass references instead of payloads.
 //!
-//! An [`#[actor]`](actor) handles messages one at a time; an [`ActorRef`] sends them, whether the actor is in this process, in
+//! An [`#[actor]`](macro@actor) handles messages one at a time; an [`ActorRef`] sends them, whether the actor is in this process, in
 //! another one on this host, or elsewhere. `docs/actors.md` has the invariants, which tests name, and the bytes on links.
 //!
 //! ```
@@ -75,9 +75,14 @@ pub use reply::Reply;
 pub use system::{DEFAULT_ASK_TIMEOUT, System, SystemBuilder};
 pub use tell::{Tell, Telling};
 
-/// What code made by [`#[actor]`](actor) uses. Not for others.
+/// What code made by [`#[actor]`](macro@actor) uses. Not for others.
 #[doc(hidden)]
 pub mod made {
     pub use crate::remote::attach::{BytesAnswer, bytes_argument};
     pub use serde;
 }
+
+/// The examples of the README run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -4,6 +4,8 @@
 //! `cargo bench -p dmrpc-bench --bench codecs` prints the size of each encoding, then times each way. Encoders write into a
 //! buffer that is used again, as links do; decoders make owned values, as handlers get them.
 
+#![expect(clippy::print_stdout, reason = "sizes are figures, too")]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -127,7 +129,7 @@ fn all(c: &mut Criterion) {
     compare(c, "batch of 64 requests", &Batch { records: (0..64).map(request).collect(), labels });
     let values = (0..4096).map(|n| (n as f32).sin()).collect();
     compare(c, "tensor of 4096 f32", &Tensor { shape: vec![64, 64], values });
-    let bytes = (0..65_536u32).map(|n| (n * 31 >> 3) as u8).collect();
+    let bytes = (0..65_536u32).map(|n| ((n * 31) >> 3) as u8).collect();
     compare(c, "blob of 64 KiB", &Blob { name: "harbour".into(), bytes });
 }
 

@@ -15,7 +15,7 @@ const CAPACITY: usize = 1024;
 /// Ours, beside another actor system's.
 const AHEAD: f64 = 1.0;
 
-pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let one = Builder::new_current_thread().enable_all().build()?;
     measure(bench, &one, "one thread")?;
@@ -28,8 +28,7 @@ fn measure(bench: &mut Bench, runtime: &Runtime, threads: &str) -> anyhow::Resul
     let system = runtime.block_on(System::builder().name("bench").build())?;
     let ours = {
         let _within = runtime.enter();
-        let mut mailbox = MailboxOptions::default();
-        mailbox.capacity = CAPACITY;
+        let mailbox = MailboxOptions { capacity: CAPACITY, ..MailboxOptions::default() };
         system.spawn_with(Adder::new(), mailbox)
     };
     let bare = bare_actor(runtime);

@@ -3,13 +3,13 @@
 use dmrpc_actors::actor;
 
 /// Adds up.
-pub struct Adder {
+pub(crate) struct Adder {
     sum: u64,
 }
 
 impl Adder {
     /// Of nothing yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { sum: 0 }
     }
 }

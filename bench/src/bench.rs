@@ -8,24 +8,24 @@ use dmrpc_objstore::{Store, StoreOptions, block_on};
 use std::path::PathBuf;
 
 /// A run of some sections.
-pub struct Bench {
+pub(crate) struct Bench {
     /// How thoroughly.
-    pub effort: Effort,
+    pub(crate) effort: Effort,
     /// The largest object.
-    pub max_object_bytes: usize,
+    pub(crate) max_object_bytes: usize,
     /// What was found.
-    pub rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
 }
 
 /// A memory node of our own, and a directory for its socket.
-pub struct Host {
+pub(crate) struct Host {
     node: Option<Node>,
     dir: PathBuf,
 }
 
 impl Host {
     /// Starts a node with a pool of so many bytes, for clients on this host and over TCP.
-    pub fn start(pool_bytes: u64) -> anyhow::Result<Self> {
+    pub(crate) fn start(pool_bytes: u64) -> anyhow::Result<Self> {
         let dir = std::env::temp_dir().join(format!("dmrpc-bench-{}", std::process::id()));
         std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         let listen = [format!("unix://{}", dir.join("node.sock").display()), "tcp://127.0.0.1:0".to_owned()];
@@ -35,12 +35,12 @@ impl Host {
     }
 
     /// Where clients on this host find it.
-    pub fn local_url(&self) -> String {
+    pub(crate) fn local_url(&self) -> String {
         self.url(true)
     }
 
     /// Where clients elsewhere find it.
-    pub fn network_url(&self) -> String {
+    pub(crate) fn network_url(&self) -> String {
         self.url(false)
     }
 
@@ -50,7 +50,7 @@ impl Host {
     }
 
     /// A new session of a client on this host.
-    pub fn connect(&self) -> anyhow::Result<Store> {
+    pub(crate) fn connect(&self) -> anyhow::Result<Store> {
         Ok(block_on(Store::connect_with(StoreOptions::new(self.local_url())))?)
     }
 }

@@ -17,7 +17,7 @@ const FULL_SPEED_BYTES: usize = 64 << 10;
 /// How quick that is, beside memcpy.
 const SHARE: f64 = 0.9;
 
-pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let largest = bench.max_object_bytes.min(SIZES[SIZES.len() - 1]);
     let working_set = WORKING_SET.max(2 * largest);
     let host = Host::start(4 * working_set as u64)?;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 const SIZES: [usize; 5] = [4 << 10, 64 << 10, 1 << 20, 64 << 20, 1 << 30];
 
-pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let sizes: Vec<usize> = SIZES.into_iter().filter(|&size| size <= bench.max_object_bytes).collect();
     let host = Host::start(2 * sizes.iter().sum::<usize>() as u64 + (512 << 20))?;
     let store = host.connect()?;

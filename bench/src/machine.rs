@@ -5,28 +5,28 @@ use std::fs;
 
 /// What a reader has to know of the machine.
 #[derive(Clone, Debug, Serialize)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// The processor, as it calls itself.
-    pub cpu: String,
+    pub(crate) cpu: String,
     /// Processors that this process may use.
-    pub cores: usize,
+    pub(crate) cores: usize,
     /// The kernel's release.
-    pub kernel: String,
+    pub(crate) kernel: String,
     /// Memory in bytes.
-    pub memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
     /// Whether a hypervisor is under it.
-    pub virtual_machine: bool,
+    pub(crate) virtual_machine: bool,
     /// What transparent huge pages of shared memory are set to.
-    pub shared_huge_pages: String,
+    pub(crate) shared_huge_pages: String,
     /// Processes that wanted to run, over the last minute, when the run began.
-    pub load: String,
+    pub(crate) load: String,
     /// Share of the time, all processors together, that nobody but us used, over a moment before the run.
-    pub idle_percent: f64,
+    pub(crate) idle_percent: f64,
 }
 
 impl Machine {
     /// This one, now. Takes a fifth of a second, to see what else goes on.
-    pub fn look() -> Self {
+    pub(crate) fn look() -> Self {
         let cpuinfo = read("/proc/cpuinfo");
         let idle_before = idle();
         std::thread::sleep(std::time::Duration::from_millis(200));

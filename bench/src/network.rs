@@ -16,7 +16,7 @@ const FULL_SPEED_BYTES: usize = 1 << 20;
 /// How quick that is.
 const SHARE: f64 = 0.9;
 
-pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let host = Host::start(1 << 30)?;
     let mut options = StoreOptions::new(host.network_url());
     options.cache_bytes = 0;

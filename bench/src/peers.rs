@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// (kind, name, nanoseconds) of each.
-pub fn measure(effort: Effort, runtime: &Runtime) -> Vec<(&'static str, &'static str, Summary)> {
+pub(crate) fn measure(effort: Effort, runtime: &Runtime) -> Vec<(&'static str, &'static str, Summary)> {
     let theirs_k = runtime.block_on(async { Kameo::spawn(Kameo { sum: 0 }) });
     let (theirs_r, _running) =
         runtime.block_on(async { ractor::Actor::spawn(None, Ractor, ()).await }).expect("it starts");

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 /// Asks under way at a time, where there are several.
 const BURST: u64 = 64;
 
-pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     measure(bench, "across processes, free")?;
     let output = Command::new(std::env::current_exe()?)
         .args(["--rounds", &bench.effort.rounds.to_string(), "--turn-ms", &bench.effort.turn.as_millis().to_string()])
@@ -35,7 +35,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
 
 /// As a process of its own, so that all its threads and children are bound to the core.
 #[expect(clippy::print_stdout, reason = "read by the process that started this one")]
-pub fn run_on_one_core(mut bench: Bench) -> anyhow::Result<()> {
+pub(crate) fn run_on_one_core(mut bench: Bench) -> anyhow::Result<()> {
     let mut cores = CpuSet::new();
     cores.set(0);
     sched_setaffinity(None, &cores).context("binding to a core")?;
@@ -126,7 +126,7 @@ impl Drop for ActorProcess {
 
 /// Serves an actor until standard input ends; says where.
 #[expect(clippy::print_stdout, reason = "read by the process that started this one")]
-pub fn serve_actor(url: &str) -> anyhow::Result<()> {
+pub(crate) fn serve_actor(url: &str) -> anyhow::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let system = runtime.block_on(System::builder().name("adder").listen(url).build())?;
     let adder = {
@@ -190,7 +190,7 @@ fn hear(bell: impl AsFd) -> rustix::io::Result<()> {
 }
 
 /// The other side.
-pub fn answer_doorbell() -> anyhow::Result<()> {
+pub(crate) fn answer_doorbell() -> anyhow::Result<()> {
     let (bell, back) = (std::io::stdin(), std::io::stdout());
     loop {
         hear(&bell)?;

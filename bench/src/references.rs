@@ -14,7 +14,7 @@ const TAKE_NS: f64 = 200.0;
 /// Bytes of a reference, and no more than this.
 const GET_NS: f64 = 2000.0;
 
-pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let sizes: Vec<usize> = SIZES.into_iter().filter(|&size| size <= bench.max_object_bytes).collect();
     let pool = 2 * sizes.iter().sum::<usize>() as u64 + (256 << 20);
     let host = Host::start(pool)?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// In what a figure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Unit {
+pub(crate) enum Unit {
     /// Time per operation: less is better.
     Nanoseconds,
     /// Less time is better, said the other way round.
@@ -23,7 +23,7 @@ impl Unit {
             Self::Nanoseconds if value < 1e6 => format!("{:.2} µs", value / 1e3),
             Self::Nanoseconds => format!("{:.2} ms", value / 1e6),
             Self::BytesPerSecond => format!("{:.2} GB/s", value / 1e9),
-            Self::PerSecond if value < 1e6 => format!("{:.0}/s", value),
+            Self::PerSecond if value < 1e6 => format!("{value:.0}/s"),
             Self::PerSecond => format!("{:.2} M/s", value / 1e6),
         }
     }
@@ -31,7 +31,7 @@ impl Unit {
 
 /// What a figure is to be.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub enum Target {
+pub(crate) enum Target {
     /// At most so many of the unit.
     AtMost(f64),
     /// At least so many of the unit.
@@ -55,37 +55,37 @@ impl Target {
 
 /// One line of the table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Row {
+pub(crate) struct Row {
     /// What it belongs to.
-    pub group: String,
+    pub(crate) group: String,
     /// What was done.
-    pub what: String,
+    pub(crate) what: String,
     /// In what the figures are.
-    pub unit: Unit,
+    pub(crate) unit: Unit,
     /// Ours.
-    pub ours: Summary,
+    pub(crate) ours: Summary,
     /// What it is to be compared with, from the same run.
-    pub reference: Option<(String, Summary)>,
+    pub(crate) reference: Option<(String, Summary)>,
     /// What it is to be.
-    pub target: Option<Target>,
+    pub(crate) target: Option<Target>,
 }
 
 impl Row {
     /// A figure that stands alone.
-    pub fn new(group: impl Into<String>, what: impl Into<String>, unit: Unit, ours: Summary) -> Self {
+    pub(crate) fn new(group: impl Into<String>, what: impl Into<String>, unit: Unit, ours: Summary) -> Self {
         Self { group: group.into(), what: what.into(), unit, ours, reference: None, target: None }
     }
 
     /// Compared with `other`.
     #[must_use]
-    pub fn beside(mut self, name: impl Into<String>, other: Summary) -> Self {
+    pub(crate) fn beside(mut self, name: impl Into<String>, other: Summary) -> Self {
         self.reference = Some((name.into(), other));
         self
     }
 
     /// To be so.
     #[must_use]
-    pub fn target(mut self, target: Target) -> Self {
+    pub(crate) fn target(mut self, target: Target) -> Self {
         self.target = Some(target);
         self
     }
@@ -96,7 +96,7 @@ impl Row {
     }
 
     /// Whether the target was met; `None` without one.
-    pub fn met(&self) -> Option<bool> {
+    pub(crate) fn met(&self) -> Option<bool> {
         Some(match self.target? {
             Target::AtMost(value) => self.ours.median <= value,
             Target::AtLeast(value) => self.ours.median >= value,
@@ -107,7 +107,7 @@ impl Row {
 }
 
 /// The table of all rows.
-pub fn table(rows: &[Row]) -> Table {
+pub(crate) fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
     table.set_header(["", "measured", "±", "beside", "", "ratio", "target", ""]);
@@ -149,16 +149,16 @@ pub fn table(rows: &[Row]) -> Table {
 
 /// Everything, for programs.
 #[derive(Serialize)]
-pub struct Report<'a> {
+pub(crate) struct Report<'a> {
     /// Where.
-    pub machine: &'a Machine,
+    pub(crate) machine: &'a Machine,
     /// What.
-    pub rows: Vec<Line<'a>>,
+    pub(crate) rows: Vec<Line<'a>>,
 }
 
 /// A row and what follows from it.
 #[derive(Serialize)]
-pub struct Line<'a> {
+pub(crate) struct Line<'a> {
     #[serde(flatten)]
     row: &'a Row,
     ratio: Option<f64>,
@@ -167,7 +167,7 @@ pub struct Line<'a> {
 
 impl<'a> Report<'a> {
     /// Of all rows.
-    pub fn new(machine: &'a Machine, rows: &'a [Row]) -> Self {
+    pub(crate) fn new(machine: &'a Machine, rows: &'a [Row]) -> Self {
         let rows = rows.iter().map(|row| Line { row, ratio: row.ratio(), met: row.met() }).collect();
         Self { machine, rows }
     }

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 /// How long and how often things are measured.
 #[derive(Clone, Copy, Debug)]
-pub struct Effort {
+pub(crate) struct Effort {
     /// How often each contestant has its turn.
-    pub rounds: usize,
+    pub(crate) rounds: usize,
     /// How long one turn takes, about.
-    pub turn: Duration,
+    pub(crate) turn: Duration,
 }
 
 /// Tries to find how many operations fill a turn, at most.
@@ -19,13 +19,13 @@ const MAX_STEP: f64 = 8.0;
 
 /// What came out of all the turns of one contestant, each a mean over many operations.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// The middle one.
-    pub median: f64,
+    pub(crate) median: f64,
     /// A quarter of them are below.
-    pub low: f64,
+    pub(crate) low: f64,
     /// A quarter of them are above.
-    pub high: f64,
+    pub(crate) high: f64,
 }
 
 impl Summary {
@@ -34,19 +34,19 @@ impl Summary {
     /// # Panics
     ///
     /// Without any.
-    pub fn of(mut samples: Vec<f64>) -> Self {
+    pub(crate) fn of(mut samples: Vec<f64>) -> Self {
         samples.sort_by(f64::total_cmp);
         Self { median: quantile(&samples, 0.5), low: quantile(&samples, 0.25), high: quantile(&samples, 0.75) }
     }
 
     /// Half the distance between the quartiles, over the median.
-    pub fn spread(&self) -> f64 {
+    pub(crate) fn spread(&self) -> f64 {
         (self.high - self.low) / 2.0 / self.median
     }
 
     /// Each figure by `convert`, which may turn the order round.
     #[must_use]
-    pub fn map(self, convert: impl Fn(f64) -> f64) -> Self {
+    pub(crate) fn map(self, convert: impl Fn(f64) -> f64) -> Self {
         let (a, b) = (convert(self.low), convert(self.high));
         Self { median: convert(self.median), low: a.min(b), high: a.max(b) }
     }
@@ -61,7 +61,7 @@ fn quantile(sorted: &[f64], at: f64) -> f64 {
 }
 
 /// Someone who does the same thing in another way.
-pub struct Contestant<'a> {
+pub(crate) struct Contestant<'a> {
     /// Does it so many times, and says how long that took: what comes before and after is its own affair.
     turn: Box<dyn FnMut(u64) -> Duration + 'a>,
     /// Operations in a turn.
@@ -70,12 +70,12 @@ pub struct Contestant<'a> {
 
 impl<'a> Contestant<'a> {
     /// Whose turns of `n` operations are timed by themselves.
-    pub fn timed(turn: impl FnMut(u64) -> Duration + 'a) -> Self {
+    pub(crate) fn timed(turn: impl FnMut(u64) -> Duration + 'a) -> Self {
         Self { turn: Box::new(turn), operations: 1 }
     }
 
     /// Who repeats one operation.
-    pub fn repeated(mut operation: impl FnMut() + 'a) -> Self {
+    pub(crate) fn repeated(mut operation: impl FnMut() + 'a) -> Self {
         Self::timed(move |n| {
             let start = Instant::now();
             for _ in 0..n {
@@ -106,7 +106,7 @@ impl<'a> Contestant<'a> {
 
 /// Lets contestants take turns, A B then B A then A B, so that whatever drifts on the machine drifts for all. Gives
 /// nanoseconds per operation of each.
-pub fn compare<const N: usize>(effort: Effort, mut contestants: [Contestant<'_>; N]) -> [Summary; N] {
+pub(crate) fn compare<const N: usize>(effort: Effort, mut contestants: [Contestant<'_>; N]) -> [Summary; N] {
     for contestant in &mut contestants {
         contestant.calibrate(effort.turn);
     }
@@ -122,7 +122,7 @@ pub fn compare<const N: usize>(effort: Effort, mut contestants: [Contestant<'_>;
 }
 
 /// One figure per turn that is not a mean of many operations, such as the first touch of something.
-pub fn singly(times: usize, mut once: impl FnMut() -> Duration) -> Summary {
+pub(crate) fn singly(times: usize, mut once: impl FnMut() -> Duration) -> Summary {
     Summary::of((0..times).map(|_| once().as_secs_f64() * 1e9).collect())
 }
 
