@@ -85,11 +85,12 @@ format:
 	cargo fmt --all --check
 
 .PHONY: clippy
-clippy:
+# PyO3 asks the interpreter what it is, which is that of .venv.
+clippy: $(VENV)/ready
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 .PHONY: docs
-docs:
+docs: $(VENV)/ready
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
 # The database of advisories is fetched anew where it can be reached; elsewhere the rest is checked all the same.
