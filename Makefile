@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(CURDIR)/$(TOOLS)/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# Extra arguments of the programs, as in `make demo DEMO_ARGS="--images ~/photos"`.
+# Extra arguments of the programs, as in `make demo DEMO_ARGS="--photos ~/photos"`.
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_SECONDS ?= 300
