@@ -6,8 +6,8 @@
 //! their own, and a frame in the ring says when.
 //!
 //! 1. While both sides are busy neither makes a system call.
-//! 2. What was published by a peer that died is received before [`LinkError::Closed`].
-//! 3. A peer that writes garbage gets [`LinkError::Protocol`] here, and nothing else happens.
+//! 2. What was published by a peer that died is received before [`LinkError::Closed`](crate::link::LinkError::Closed).
+//! 3. A peer that writes garbage gets [`LinkError::Protocol`](crate::link::LinkError::Protocol) here, and nothing else happens.
 
 #![cfg_attr(loom, allow(dead_code))]
 
