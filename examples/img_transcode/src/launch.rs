@@ -25,6 +25,9 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a process may take to end by itself.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long after a failed call the end of a process may be seen, for it to be the reason.
+const OBITUARY_DEADLINE: Duration = Duration::from_millis(500);
+
 /// What a process prints when it is ready, before its address.
 pub(crate) const READY: &str = "ready ";
 
@@ -118,10 +121,10 @@ struct Launcher {
 }
 
 impl Service {
-    /// Starts the memory node and all tiers, the last first.
+    /// Starts the memory node and all tiers.
     pub(crate) async fn start(options: &Options) -> Result<Self, LaunchError> {
         let this = |source| LaunchError::Start { name: "the service".into(), source };
-        let (ended_sender, ended) = mpsc::unbounded_channel();
+        let (ended_sender, mut ended) = mpsc::unbounded_channel();
         let mut launcher = Launcher {
             program: std::env::current_exe().map_err(this)?,
             folder: tempfile::Builder::new().prefix("img-transcode-").tempdir().map_err(this)?,
@@ -130,43 +133,18 @@ impl Service {
             ended: ended_sender,
             watchers: JoinSet::new(),
         };
-        let role = Role::MemoryNode { pool_bytes: options.pool.bytes(), page_bytes: options.page.bytes() };
-        let node = launcher.start("memory node", role).await?;
-        let mut chain = Vec::new();
-        let store = || node.url.clone();
-
-        let workers = launcher.level("worker", options.workers, |_| Role::Worker { store: store() }).await?;
-        let dispatchers = launcher
-            .level("dispatcher", options.replicas, |n| {
-                // Each has workers of its own, as far as they go round.
-                let own = workers.iter().skip(n).step_by(options.replicas as usize).map(|worker| worker.url.clone());
-                let workers: Vec<String> = own.collect();
-                Role::Dispatcher { store: store(), workers }
-            })
-            .await?;
-        let balancer = |policy, next: &[Tier], next_is| Role::Balancer {
-            store: store(),
-            policy,
-            next: next.iter().map(|tier| tier.url.clone()).collect(),
-            next_is,
+        let tiers = match launcher.start_all(options).await {
+            Ok(tiers) => tiers,
+            // If another process has ended before, that is why.
+            Err(error) => return Err(obituary(&mut ended).await.unwrap_or(error)),
         };
-        let third = launcher
-            .level("balancer 3", options.replicas, |_| {
-                balancer(pick::Policy::LeastOutstanding, &dispatchers, NextIs::Dispatchers)
-            })
-            .await?;
-        let second = launcher
-            .level("balancer 2", options.replicas, |_| balancer(pick::Policy::RoundRobin, &third, NextIs::Balancers))
-            .await?;
-        let first =
-            launcher.start("balancer 1", balancer(pick::Policy::ClientHash, &second, NextIs::Balancers)).await?;
-        let role = Role::Firewall { store: store(), policy: rules::Policy::default(), next: first.url.clone() };
-        chain.push(launcher.start("firewall", role).await?);
-        chain.push(first);
-        chain.extend([second, third, dispatchers, workers].into_iter().flatten());
-
         let Launcher { folder, stop, watchers, .. } = launcher;
-        Ok(Self { tiers: Tiers { node, chain }, stop, ended, watchers, _folder: folder })
+        Ok(Self { tiers, stop, ended, watchers, _folder: folder })
+    }
+
+    /// Which process has ended unbidden, if one has: a call that fails for that may fail a moment before it is seen.
+    pub(crate) async fn obituary(&mut self) -> Option<LaunchError> {
+        obituary(&mut self.ended).await
     }
 
     /// Waits until a process ends unbidden, and says which.
@@ -186,6 +164,44 @@ impl Service {
 }
 
 impl Launcher {
+    /// Starts the memory node and all tiers, the last first.
+    async fn start_all(&mut self, options: &Options) -> Result<Tiers, LaunchError> {
+        let role = Role::MemoryNode { pool_bytes: options.pool.bytes(), page_bytes: options.page.bytes() };
+        let node = self.start("memory node", role).await?;
+        let mut chain = Vec::new();
+        let store = || node.url.clone();
+
+        let workers = self.level("worker", options.workers, |_| Role::Worker { store: store() }).await?;
+        let dispatchers = self
+            .level("dispatcher", options.replicas, |n| {
+                // Each has workers of its own, as far as they go round.
+                let own = workers.iter().skip(n).step_by(options.replicas as usize).map(|worker| worker.url.clone());
+                let workers: Vec<String> = own.collect();
+                Role::Dispatcher { store: store(), workers }
+            })
+            .await?;
+        let balancer = |policy, next: &[Tier], next_is| Role::Balancer {
+            store: store(),
+            policy,
+            next: next.iter().map(|tier| tier.url.clone()).collect(),
+            next_is,
+        };
+        let third = self
+            .level("balancer 3", options.replicas, |_| {
+                balancer(pick::Policy::LeastOutstanding, &dispatchers, NextIs::Dispatchers)
+            })
+            .await?;
+        let second = self
+            .level("balancer 2", options.replicas, |_| balancer(pick::Policy::RoundRobin, &third, NextIs::Balancers))
+            .await?;
+        let first = self.start("balancer 1", balancer(pick::Policy::ClientHash, &second, NextIs::Balancers)).await?;
+        let role = Role::Firewall { store: store(), policy: rules::Policy::default(), next: first.url.clone() };
+        chain.push(self.start("firewall", role).await?);
+        chain.push(first);
+        chain.extend([second, third, dispatchers, workers].into_iter().flatten());
+        Ok(Tiers { node, chain })
+    }
+
     /// Starts several processes that do the same.
     async fn level(&mut self, name: &str, count: u32, role: impl Fn(usize) -> Role) -> Result<Vec<Tier>, LaunchError> {
         let mut tiers = Vec::new();
@@ -237,6 +253,10 @@ impl Launcher {
         self.watchers.spawn(watch(name.to_owned(), log, child, stdin, self.stop.subscribe(), self.ended.clone()));
         Ok(Tier { name: name.to_owned(), url, pid })
     }
+}
+
+async fn obituary(ended: &mut mpsc::UnboundedReceiver<LaunchError>) -> Option<LaunchError> {
+    timeout(OBITUARY_DEADLINE, ended.recv()).await.ok().flatten()
 }
 
 /// Waits until a process ends, or has to.

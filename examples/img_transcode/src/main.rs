@@ -39,12 +39,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
-use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::timeout;
-
-/// A call that fails as a process ends may be seen before the end of the process: how long to wait for that.
-const OBITUARY_DEADLINE: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -113,9 +108,9 @@ async fn run(options: &Options, loads: Vec<Load>) -> anyhow::Result<Ended> {
     };
     let outcome = match outcome {
         // If a process has ended, that is why.
-        Err(error) if !error.is::<LaunchError>() => match timeout(OBITUARY_DEADLINE, service.died()).await {
-            Ok(died) => Err(error.context(died)),
-            Err(_) => Err(error),
+        Err(error) if !error.is::<LaunchError>() => match service.obituary().await {
+            Some(died) => Err(error.context(died)),
+            None => Err(error),
         },
         other => other,
     };

@@ -80,8 +80,14 @@ impl Run {
     /// A run that goes on until it is ended, whose processes are all there.
     fn endless(&self) -> Child {
         let child = self.command("--pool 64MiB --requests 10000000 --rounds 1 --payload-only").spawn().unwrap();
-        self.wait_until("the firewall runs", |run| !run.processes("firewall").is_empty());
+        self.wait_until("the firewall listens", Self::is_up);
         child
+    }
+
+    /// The firewall, which is started last, listens.
+    fn is_up(&self) -> bool {
+        let folders = fs::read_dir(self.path("sockets")).unwrap().filter_map(Result::ok);
+        folders.map(|folder| folder.path().join("firewall.sock")).any(|socket| socket.exists())
     }
 
     fn assert_nothing_is_left(&self) {
