@@ -1,7 +1,7 @@
 //! Private views: written in place, and seen by nobody else.
 //!
 //! A large object is mapped once more, privately: the kernel copies the pages that are written. That costs some 2 to 3 µs a
-//! page, so that a small object is simply copied out. For few writes at known places an [`Edit`](crate::Edit) beats both.
+//! page, so that a small object is simply copied out. For few writes at known places an [`Edit`] beats both.
 
 use crate::buffer::Buffer;
 use crate::codec::Content;

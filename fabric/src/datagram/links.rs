@@ -5,7 +5,7 @@
 //! kept and asked as long as they live, and either half for a link that was connected. So nobody's message has to pass
 //! through another thread. What nobody sees to (the last acknowledgements of a link that is not read any more, what a
 //! dropped link has still to send) is left to the endpoint's keeper, a thread that turns it when something has been due for
-//! [`KEEPER_NS`] and else sleeps.
+//! `KEEPER_NS` and else sleeps.
 
 use super::device::Device;
 use super::endpoint::{Endpoint, EndpointOptions, SessionKey, Sleeper, Standing};
