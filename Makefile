@@ -40,7 +40,7 @@ python: $(VENV)/ready ## The Python package, built and installed into .venv
 # --- Tests --------------------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: test-rust test-loom test-fuzz test-python ## Every test
+test: test-rust test-loom test-fuzz test-python test-rdma ## Every test
 
 .PHONY: test-rust
 test-rust: $(VENV)/ready ## Unit, property, simulation, conformance and process tests, and the examples in the documentation
@@ -62,6 +62,10 @@ test-fuzz: ## A short run of each fuzz target
 .PHONY: test-python
 test-python: python ## The Python package against a real memory node
 	python -m pytest pydmrpc
+
+.PHONY: test-rdma
+test-rdma: ## What needs an RDMA device, in an emulated guest that has one
+	tests/rdma/run
 
 .PHONY: fuzz
 fuzz: ## A long run of each fuzz target: FUZZ_SECONDS each

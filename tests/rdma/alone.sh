@@ -1,0 +1,10 @@
+#!/bin/sh
+# What runs in the guest: every test that needs a device, all of them on one host.
+rdma link add rxe0 type rxe netdev lo || exit 1
+failed=
+run() {
+    echo "== $*"
+    "$@" || failed="$failed $1"
+}
+run rdma-sys-device --include-ignored --test-threads 1
+[ -z "$failed" ] || { echo "failed:$failed"; exit 1; }
