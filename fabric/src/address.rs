@@ -40,6 +40,14 @@ pub enum Address {
     },
     /// `dpdk://1.2.3.4:port`: the same over a port of DPDK's, past the kernel; see `docs/operations.md`.
     Dpdk(SocketAddrV4),
+    /// `rdma://host:port`: over an RDMA device; the host and port are those of a control channel over TCP. To listen at port 0
+    /// means at any free one.
+    Rdma {
+        /// Name or number, without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+    },
     /// `inproc://name`: in this very process.
     InProcess(String),
 }
@@ -58,7 +66,7 @@ impl FromStr for Address {
         let wrong = |why| LinkError::Address { address: url.to_owned(), why };
         let (scheme, rest) = url
             .split_once("://")
-            .ok_or_else(|| wrong("it has no scheme: unix://, tcp://, udp://, dpdk:// or inproc://"))?;
+            .ok_or_else(|| wrong("it has no scheme: unix://, tcp://, udp://, dpdk://, rdma:// or inproc://"))?;
         match scheme {
             "unix" if rest.contains('\0') => Err(wrong("a path has no NUL")),
             "unix" if rest.starts_with('/') && rest.len() > 1 => Ok(Self::Unix(rest.into())),
@@ -68,9 +76,10 @@ impl FromStr for Address {
             "dpdk" => {
                 rest.parse().map(Self::Dpdk).map_err(|_| wrong("it has no IPv4 address and port: dpdk://1.2.3.4:port"))
             }
+            "rdma" => host_and_port(rest).map(|(host, port)| Self::Rdma { host, port }).map_err(wrong),
             "inproc" if rest.is_empty() => Err(wrong("it has no name: inproc://name")),
             "inproc" => Ok(Self::InProcess(rest.to_owned())),
-            _ => Err(wrong("its scheme is not unix, tcp, udp, dpdk or inproc")),
+            _ => Err(wrong("its scheme is not unix, tcp, udp, dpdk, rdma or inproc")),
         }
     }
 }
@@ -98,6 +107,8 @@ impl fmt::Display for Address {
             Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
             Self::Udp { host, port } if host.contains(':') => write!(f, "udp://[{host}]:{port}"),
             Self::Udp { host, port } => write!(f, "udp://{host}:{port}"),
+            Self::Rdma { host, port } if host.contains(':') => write!(f, "rdma://[{host}]:{port}"),
+            Self::Rdma { host, port } => write!(f, "rdma://{host}:{port}"),
             Self::Dpdk(address) => write!(f, "dpdk://{address}"),
             Self::InProcess(name) => write!(f, "inproc://{name}"),
         }
@@ -120,6 +131,8 @@ mod tests {
             "udp://localhost:1",
             "udp://[::1]:7",
             "dpdk://10.0.0.1:7000",
+            "rdma://node-7:7471",
+            "rdma://[fd00::1]:0",
             "inproc://a/b",
         ] {
             assert_eq!(url.parse::<Address>().unwrap().to_string(), url);
@@ -150,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_survived(text in "(unix|tcp|udp|dpdk|inproc)?(://)?.*") {
+        fn any_text_is_survived(text in "(unix|tcp|udp|dpdk|rdma|inproc)?(://)?.*") {
             if let Ok(address) = text.parse::<Address>() {
                 prop_assert_eq!(address.to_string().parse::<Address>().unwrap(), address);
             }

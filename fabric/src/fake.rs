@@ -271,6 +271,10 @@ impl Receiver for FakeReceiver {
         interests
     }
 
+    fn one_sided(&self) -> Option<crate::rdma::OneSided> {
+        self.inner.one_sided()
+    }
+
     fn take_fd(&mut self, tag: u32) -> Option<OwnedFd> {
         self.inner.take_fd(tag)
     }

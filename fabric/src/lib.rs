@@ -6,7 +6,7 @@
 //!
 //! | module | what it has |
 //! | --- | --- |
-//! | [`address`] | [`Address`](address::Address): `unix:///path`, `tcp://host:port`, `inproc://name` |
+//! | [`address`] | [`Address`](address::Address): `unix:///path`, `tcp://host:port`, `rdma://host:port`, … |
 //! | [`listen`] | [`Listener`](listen::Listener) and [`connect`](listen::connect): links to and from addresses |
 //! | [`link`] | the halves, what they carry, and [`LinkError`](link::LinkError) |
 //! | [`blocking`], [`asynchronous`] | shells around the halves for threads and for tokio tasks |
@@ -14,6 +14,7 @@
 //! | [`inproc`] | links within a process, without an address |
 //! | [`fake`] | a link with faults, around any other |
 //! | [`memory`] | bulk: registered and mapped memory |
+//! | [`rdma`] | memory at the other end of a link over RDMA |
 //!
 //! A Unix address gives a link through shared memory: rings in a sealed memfd, eventfds to wake each other with, and no system
 //! call while both sides are busy. The limits of a link are its [`LinkOptions`].
@@ -76,6 +77,8 @@ pub mod memory;
 mod options;
 #[cfg(not(loom))]
 mod queue;
+#[cfg(not(loom))]
+pub mod rdma;
 mod shm;
 mod sync;
 #[cfg(not(loom))]

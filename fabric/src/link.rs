@@ -159,6 +159,11 @@ pub trait Receiver: Send {
     /// What to wait on after [`Incoming::Empty`]. The same descriptors for the life of the link.
     fn interests(&self) -> Interests<'_>;
 
+    /// Reads and writes of memory at the other end, where the transport has them.
+    fn one_sided(&self) -> Option<crate::rdma::OneSided> {
+        None
+    }
+
     /// A descriptor that the peer passed under this number, if it came. It comes before any message sent after it.
     fn take_fd(&mut self, tag: u32) -> Option<OwnedFd> {
         let _ = tag;

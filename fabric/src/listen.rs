@@ -6,6 +6,7 @@ use crate::datagram;
 use crate::inproc;
 use crate::link::{Link, LinkError};
 use crate::options::LinkOptions;
+use crate::rdma;
 use crate::shm::setup;
 use crate::tcp;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
@@ -40,6 +41,7 @@ enum Kind {
     Unix { listener: UnixListener, file: SocketFile },
     Tcp(tcp::Acceptor),
     Datagram(datagram::Acceptor),
+    Rdma(rdma::Acceptor),
     InProcess(inproc::Acceptor),
 }
 
@@ -58,6 +60,7 @@ impl Listener {
             Address::Tcp { host, port } => Kind::Tcp(tcp::Acceptor::bind(host, *port)?),
             Address::Udp { host, port } => Kind::Datagram(datagram::Acceptor::bind_udp(host, *port, options)?),
             Address::Dpdk(address) => Kind::Datagram(datagram::Acceptor::bind_dpdk(*address, options)?),
+            Address::Rdma { host, port } => Kind::Rdma(rdma::Acceptor::bind(host, *port, options)?),
             Address::InProcess(name) => Kind::InProcess(inproc::Acceptor::bind(name, options)?),
         };
         Ok(Self { kind, options: options.clone() })
@@ -84,6 +87,7 @@ impl Listener {
             },
             Kind::Tcp(acceptor) => acceptor.try_accept(&self.options),
             Kind::Datagram(acceptor) => acceptor.try_accept(),
+            Kind::Rdma(acceptor) => acceptor.try_accept(&self.options),
             Kind::InProcess(acceptor) => Ok(acceptor.try_accept()),
         }
     }
@@ -108,6 +112,7 @@ impl Listener {
             Kind::Unix { file, .. } => Address::Unix(file.path.clone()),
             Kind::Tcp(acceptor) => acceptor.address(),
             Kind::Datagram(acceptor) => acceptor.address(),
+            Kind::Rdma(acceptor) => acceptor.address(),
             Kind::InProcess(acceptor) => acceptor.address(),
         }
     }
@@ -120,6 +125,7 @@ impl AsFd for Listener {
             Kind::Unix { listener, .. } => listener.as_fd(),
             Kind::Tcp(acceptor) => acceptor.as_fd(),
             Kind::Datagram(acceptor) => acceptor.as_fd(),
+            Kind::Rdma(acceptor) => acceptor.as_fd(),
             Kind::InProcess(acceptor) => acceptor.as_fd(),
         }
     }
@@ -137,6 +143,7 @@ pub fn connect(address: &Address, options: &LinkOptions, deadline: Instant) -> R
         Address::Tcp { host, port } => tcp::connect(host, *port, options, deadline),
         Address::Udp { host, port } => datagram::connect_udp(host, *port, options, deadline),
         Address::Dpdk(address) => datagram::connect_dpdk(*address, options, deadline),
+        Address::Rdma { host, port } => rdma::connect(host, *port, options, deadline),
         Address::InProcess(name) => inproc::connect(name, options),
     }
 }

@@ -24,6 +24,11 @@ pub struct LinkOptions {
     pub max_setups: usize,
     /// Which users of this host may be at the other end of a Unix socket.
     pub allow: Allow,
+    /// Over RDMA, to connect: in which of the acceptor's domains to be.
+    pub rdma_domain: Vec<u8>,
+    /// Over RDMA, to accept: the names of domains, of which each link is in one, and reaches what is registered for that alone.
+    /// None: all are in the same, whatever they name.
+    pub rdma_domains: Vec<Vec<u8>>,
 }
 
 impl Default for LinkOptions {
@@ -36,6 +41,8 @@ impl Default for LinkOptions {
             setup_timeout: Duration::from_secs(5),
             max_setups: 256,
             allow: Allow::SameUser,
+            rdma_domain: Vec::new(),
+            rdma_domains: Vec::new(),
         }
     }
 }
@@ -66,6 +73,20 @@ impl LinkOptions {
     #[must_use]
     pub fn turn_bytes(mut self, bytes: u64) -> Self {
         self.turn_bytes = bytes;
+        self
+    }
+
+    /// Sets [`rdma_domain`](Self::rdma_domain).
+    #[must_use]
+    pub fn rdma_domain(mut self, name: &[u8]) -> Self {
+        self.rdma_domain = name.to_vec();
+        self
+    }
+
+    /// Sets [`rdma_domains`](Self::rdma_domains).
+    #[must_use]
+    pub fn rdma_domains(mut self, names: Vec<Vec<u8>>) -> Self {
+        self.rdma_domains = names;
         self
     }
 

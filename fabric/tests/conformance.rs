@@ -49,6 +49,10 @@ fn udp(options: &LinkOptions) -> (Link, Link) {
     through("udp://127.0.0.1:0", options)
 }
 
+fn rdma(options: &LinkOptions) -> (Link, Link) {
+    through("rdma://127.0.0.1:0", options)
+}
+
 /// Each kind again, with faults that nobody may notice. The seed is of the process: it is printed, and a failure replays with
 /// the environment variable set to it.
 fn fake_of(make: Maker, options: &LinkOptions) -> (Link, Link) {
@@ -75,6 +79,10 @@ fn fake_tcp(options: &LinkOptions) -> (Link, Link) {
 
 fn fake_udp(options: &LinkOptions) -> (Link, Link) {
     fake_of(udp, options)
+}
+
+fn fake_rdma(options: &LinkOptions) -> (Link, Link) {
+    fake_of(rdma, options)
 }
 
 /// Through a listener.
@@ -144,7 +152,8 @@ fn messages_arrive_whole_and_in_order(make: Maker) {
 
 /// Invariant 1, with many messages a wake-up.
 fn many_small_messages(make: Maker) {
-    const COUNT: u64 = 100_000;
+    // Fewer where every packet is emulated.
+    let count = std::env::var("DMRPC_TEST_MESSAGES").map_or(100_000, |count| count.parse().expect("a number"));
     let (here, there) = make(&LinkOptions::default());
     let mut sender = here.sender;
     let mut receiver = BlockingReceiver::new(there.receiver);
@@ -160,12 +169,12 @@ fn many_small_messages(make: Maker) {
                 }
                 sender
             });
-            for number in 1000..COUNT {
+            for number in 1000..count {
                 sender.send(&number.to_le_bytes(), Body::new(), soon()).unwrap();
             }
             sender.flush(soon()).unwrap();
         });
-        for number in 0..COUNT {
+        for number in 0..count {
             let Incoming::Head { head, body_len: 0 } = receiver.recv(soon()).unwrap() else { panic!("only heads") };
             assert_eq!(head, number.to_le_bytes());
         }
@@ -651,12 +660,19 @@ proptest! {
 
 /// Gives every kind of link every test.
 macro_rules! suite {
-    ($($kind:ident: [$($only:ident),*];)*) => {$(
+    ($($(#[$attribute:meta])* $kind:ident: [$($only:ident),*];)*) => {$(
         mod $kind {
-            suite!(@ $kind: messages_arrive_whole_and_in_order, many_small_messages, there_and_back, full_is_said_and_passes,
+            suite!(@ $kind $(#[$attribute])*: messages_arrive_whole_and_in_order, many_small_messages, there_and_back, full_is_said_and_passes,
                 a_deadline_is_kept, data_before_the_end, a_dropped_sender_ends_one_way, a_dropped_receiver_is_seen,
                 too_large_is_refused, bodies_land_where_they_are_told, bodies_are_let_go,
                 under_tokio, in_a_level_triggered_loop $(, $only)*);
+        }
+    )*};
+    (@ $kind:ident #[$attribute:meta]: $($test:ident),*) => {$(
+        #[test]
+        #[$attribute]
+        fn $test() {
+            super::$test(super::$kind);
         }
     )*};
     (@ $kind:ident: $($test:ident),*) => {$(
@@ -672,8 +688,12 @@ suite! {
     shm: [descriptors_are_passed];
     tcp: [];
     udp: [];
+    #[ignore = "needs an RDMA device: make test-rdma"]
+    rdma: [];
     fake_inproc: [descriptors_are_passed];
     fake_shm: [descriptors_are_passed];
     fake_tcp: [];
     fake_udp: [];
+    #[ignore = "needs an RDMA device: make test-rdma"]
+    fake_rdma: [];
 }

@@ -88,7 +88,11 @@ fn say_ready(with: &str) {
 }
 
 fn url(scheme: &str, folder: &tempfile::TempDir) -> String {
-    if scheme == "unix" { format!("unix://{}/link", folder.path().display()) } else { "tcp://127.0.0.1:0".to_owned() }
+    if scheme == "unix" {
+        format!("unix://{}/link", folder.path().display())
+    } else {
+        format!("{scheme}://127.0.0.1:0")
+    }
 }
 
 /// A link to a victim that did its part, from either side.
@@ -167,6 +171,20 @@ fn shm_data_before_the_end_of_an_acceptor() {
 #[test]
 fn tcp_data_before_the_end() {
     data_before_the_end("tcp", "connect and talks");
+}
+
+#[test]
+#[ignore = "needs an RDMA device: make test-rdma"]
+fn rdma_data_before_the_end() {
+    data_before_the_end("rdma", "connect and talks");
+    data_before_the_end("rdma", "accept and talks");
+}
+
+#[test]
+#[ignore = "needs an RDMA device: make test-rdma"]
+fn rdma_waiters_are_woken() {
+    waiters_are_woken("rdma", "connect");
+    waiters_are_woken("rdma", "accept");
 }
 
 #[test]

@@ -1,0 +1,131 @@
+//! Links over RDMA, and memory of the peer that is read and written without it. The protocol is drawn in `docs/rdma.md`.
+//!
+//! | file | noun |
+//! | --- | --- |
+//! | `adapter.rs` | `Adapter`: the device, port and domains of this process |
+//! | `hello.rs` | `Hello`: what each side says first, over TCP |
+//! | `acceptor.rs` | `Acceptor`: those who connect, all at once |
+//! | `slots.rs` | `Slots`: registered memory for messages |
+//! | `channel.rs` | `Channel`: a queue pair, and all that is on its way |
+//! | `sender.rs`, `receiver.rs` | the halves |
+//! | `one_sided.rs` | [`OneSided`]: reads and writes of the peer's memory |
+//! | `heap.rs` | [`Heap`]: registered memory to read into and write from |
+//!
+//! 1. A slot is sent only when the peer has a receive posted for it: there is no waiting for receivers in the device.
+//! 2. What a peer says is checked before it is used: lengths, counts of slots, credits. One that breaks the rules ends the link.
+//! 3. Memory that a work request names stays until that has completed, or its queue pair is gone.
+//! 4. Nobody sleeps before the completions that are to wake it are asked for, and looked at once more.
+//! 5. Whoever polls yields in between: a software device needs the processor to get anywhere.
+
+mod acceptor;
+mod adapter;
+mod channel;
+mod heap;
+mod hello;
+mod one_sided;
+mod receiver;
+mod sender;
+mod slots;
+
+pub(crate) use acceptor::Acceptor;
+pub use dmrpc_rdma_sys::{Access, MemoryRegion};
+pub use heap::{Block, Heap};
+pub use one_sided::{OneSided, RemoteRun, Step};
+
+use crate::link::{Interest, Link, LinkError};
+use crate::options::LinkOptions;
+use crate::wait::wait;
+use adapter::Adapter;
+use channel::Channel;
+use dmrpc_rdma_sys::RdmaError;
+use hello::{Greeting, Hello, READY, Status};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send, sockopt};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+impl From<RdmaError> for LinkError {
+    fn from(error: RdmaError) -> Self {
+        match error {
+            RdmaError::Verb { doing, source } => Self::Io { doing, source },
+            other => Self::Io { doing: "using RDMA", source: std::io::Error::other(other) },
+        }
+    }
+}
+
+/// What an error of the control channel means.
+fn failed(doing: &'static str, error: Errno) -> LinkError {
+    match error {
+        Errno::PIPE | Errno::CONNRESET | Errno::CONNABORTED | Errno::TIMEDOUT | Errno::NOTCONN | Errno::SHUTDOWN => {
+            LinkError::Closed
+        }
+        error => LinkError::io(doing, error),
+    }
+}
+
+/// Says something on the control channel, whose buffer has room for all that is ever said on it.
+fn say(control: &TcpStream, bytes: &[u8]) -> Result<(), LinkError> {
+    match send(control, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        Ok(sent) if sent == bytes.len() => Ok(()),
+        Ok(_) | Err(Errno::AGAIN) => Err(LinkError::Closed),
+        Err(error) => Err(failed("talking on a control channel", error)),
+    }
+}
+
+/// Has a control channel tell within seconds that its other host is gone.
+fn prepare(control: &TcpStream) -> Result<(), LinkError> {
+    let prepare = || {
+        sockopt::set_tcp_nodelay(control, true)?;
+        sockopt::set_socket_keepalive(control, true)?;
+        sockopt::set_tcp_keepidle(control, Duration::from_secs(2))?;
+        sockopt::set_tcp_keepintvl(control, Duration::from_secs(1))?;
+        sockopt::set_tcp_keepcnt(control, 3)?;
+        sockopt::set_tcp_user_timeout(control, 5_000)?;
+        rustix::io::ioctl_fionbio(control, true)
+    };
+    prepare().map_err(|error| LinkError::io("preparing a control channel", error))
+}
+
+/// Connects to the first address of the host that can be.
+pub(crate) fn connect(host: &str, port: u16, options: &LinkOptions, deadline: Instant) -> Result<Link, LinkError> {
+    let started = Instant::now();
+    let late = || LinkError::Deadline(deadline.saturating_duration_since(started));
+    let addresses = (host, port).to_socket_addrs().map_err(|error| LinkError::io("looking up a host", error))?;
+    let mut last = LinkError::io("looking up a host", std::io::ErrorKind::NotFound);
+    for address in addresses {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(late());
+        }
+        match TcpStream::connect_timeout(&address, left) {
+            Ok(control) => return greet(control, address, options, deadline),
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => return Err(late()),
+            Err(error) => last = LinkError::io("connecting a control channel", error),
+        }
+    }
+    Err(last)
+}
+
+fn greet(control: TcpStream, peer: SocketAddr, options: &LinkOptions, deadline: Instant) -> Result<Link, LinkError> {
+    prepare(&control)?;
+    let near = control.local_addr().map_err(|error| LinkError::io("preparing a control channel", error))?;
+    let adapter = Adapter::near(near.ip())?;
+    let domain = adapter.own_domain()?;
+    let channel = Channel::new(&adapter, &domain, control, options)?;
+    let domain_name = options.rdma_domain.as_slice();
+    say(channel.control(), &Hello::of(&channel, Status::Accepted, domain_name).encode())?;
+    let mut greeting = Greeting::default();
+    let theirs = loop {
+        match greeting.read(channel.control())? {
+            Some(theirs) => break theirs,
+            None => wait(&[Interest { fd: channel.control().as_fd(), writable: false }], deadline)?,
+        }
+    };
+    if theirs.status == Status::Refused {
+        return Err(LinkError::Refused("the peer knows no domain of that name"));
+    }
+    channel.connect(&theirs)?;
+    say(channel.control(), &[READY])?;
+    channel.into_link(peer, None, &theirs)
+}
