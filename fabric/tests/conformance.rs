@@ -153,7 +153,7 @@ fn messages_arrive_whole_and_in_order(make: Maker) {
 /// Invariant 1, with many messages a wake-up.
 fn many_small_messages(make: Maker) {
     // Fewer where every packet is emulated.
-    let count = std::env::var("DMRPC_TEST_MESSAGES").map_or(100_000, |count| count.parse().expect("a number"));
+    let count: u64 = std::env::var("DMRPC_TEST_MESSAGES").map_or(100_000, |count| count.parse().expect("a number"));
     let (here, there) = make(&LinkOptions::default());
     let mut sender = here.sender;
     let mut receiver = BlockingReceiver::new(there.receiver);
