@@ -6,8 +6,9 @@
 use crate::actor;
 use crate::errors;
 use crate::fork::Native;
+use crate::runtime;
 use crate::wait::{Deadline, wait};
-use dmrpc_objstore::{EmbeddedOptions, Store, StoreOptions, block_on};
+use dmrpc_objstore::{EmbeddedOptions, Store, StoreError, StoreOptions, block_on};
 use dmrpc_pages::{ByteSize, PageSize};
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -45,9 +46,25 @@ pub(crate) fn store(py: Python<'_>) -> PyResult<Store> {
     if let Some(store) = current(py)? {
         return Ok(store);
     }
-    py.import("pydmrpc")?.call_method0("init")?;
+    if let Some(url) = runtime::store_url() {
+        py.detach(|| connect_quietly(&url)).map_err(|error| errors::of_store(py, &error))?;
+    } else {
+        py.import("pydmrpc")?.call_method0("init")?;
+    }
     current(py)?
         .ok_or_else(|| PyRuntimeError::new_err("pydmrpc was shut down while it was being used; call init() again"))
+}
+
+/// Connects a process without a store to the node of its hub. Not with the GIL.
+pub(crate) fn connect_quietly(url: &str) -> Result<(), StoreError> {
+    let mut current = STORE.lock();
+    if !matches!(&*current, Some(store) if !store.is_foreign()) {
+        HOME.get_or_init(|| Native::new(()));
+        let mut options = StoreOptions::new(url);
+        options.name = format!("python {}", std::process::id());
+        *current = Some(Native::new(block_on(Store::connect_with(options))?));
+    }
+    Ok(())
 }
 
 /// The store, if there is one.
@@ -150,6 +167,7 @@ pub(crate) fn start(
 #[pyfunction]
 pub(crate) fn stop(py: Python<'_>) -> PyResult<()> {
     actor::stop(py)?;
+    runtime::stop(py);
     let store = STORE.lock().take();
     if store.is_some() {
         ENDED.fetch_add(1, Ordering::Relaxed);
@@ -163,7 +181,7 @@ pub(crate) fn stop(py: Python<'_>) -> PyResult<()> {
 /// Whether there is a store.
 #[pyfunction]
 pub(crate) fn is_started() -> bool {
-    matches!(&*STORE.lock(), Some(store) if !store.is_foreign())
+    matches!(&*STORE.lock(), Some(store) if !store.is_foreign()) || runtime::store_url().is_some()
 }
 
 /// Address, node and page size of the store.

@@ -6,9 +6,9 @@
 use crate::encode::Plan;
 use crate::errors;
 use crate::foreign;
-use crate::objectref::PYTHON_VALUE;
 use crate::region::{self, Changes, Region};
 use crate::sharing::Pages;
+use crate::stored::PYTHON_VALUE;
 use crate::wait::{Deadline, wait, wait_for};
 use dmrpc_objstore::{AnyRef, Edit, StoreError};
 use pyo3::prelude::*;

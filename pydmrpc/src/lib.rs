@@ -11,7 +11,8 @@
 //! | `derive.rs` | storing what came from the store: only what changed |
 //! | `sharing.rs` | how many pages two objects have in common |
 //! | `form.rs` | what the bytes of a reference are, and what an index names |
-//! | `objectref.rs`, `edit.rs` | the classes; `put` and `get` |
+//! | `objectref.rs`, `stored.rs`, `edit.rs` | references, what they are to, edits; `put` and `get` |
+//! | `runtime/` | tasks and actors: hub, workers, results |
 //! | `actor.rs`, `message.rs` | calls to actors of any language, and what travels to and from actors of any language |
 //! | `client.rs` | the store of this process |
 //! | `wait.rs`, `errors.rs`, `fork.rs`, `reduce.rs` | waiting, exceptions, forks, references within pickles |
@@ -44,8 +45,10 @@ mod page_buffer;
 mod reduce;
 #[expect(unsafe_code, reason = "memory that Python may write")]
 mod region;
+mod runtime;
 mod scalars;
 mod sharing;
+mod stored;
 mod wait;
 
 use pyo3::prelude::*;
@@ -64,9 +67,16 @@ mod _core {
     #[pymodule_export]
     use crate::message::{_message, _read_message};
     #[pymodule_export]
-    use crate::objectref::{_decode, _encode, _from_bytes, _from_grant, ObjectRef, allocate, get, put, redeem};
+    use crate::objectref::{
+        _decode, _encode, _from_bytes, _from_grant, _lent, _promised, ObjectRef, allocate, get, put, redeem,
+    };
     #[pymodule_export]
     use crate::page_buffer::PageBuffer;
+    #[pymodule_export]
+    use crate::runtime::{
+        _actor, _ask, _exits, _hub_address, _interrupted, _join, _serve, _take_printed, _work, ActorRef, Call,
+        Completions, Method, Task, cancel, create_actor, current, get_named, kill, wait,
+    };
     #[pymodule_export]
     use crate::sharing::sharing;
 

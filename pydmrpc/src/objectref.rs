@@ -1,244 +1,116 @@
-//! `ObjectRef`: what `put` gives and `get` takes.
+//! `ObjectRef`: what `put` and calls give, and `get` takes.
 //!
-//! 1. A reference keeps its object alive, and the references inside the value that this process stored.
-//! 2. Two references are equal if they lead to the same bytes and see them as the same.
-//! 3. Making, slicing, comparing and dropping a reference asks nobody.
+//! 1. A reference keeps what it refers to alive.
+//! 2. Two references are equal if they lead to the same bytes and see them as the same, or are to the same result.
+//! 3. Making, comparing and dropping a reference waits for nobody. Slicing one to a result waits for the result.
 
-use crate::client::SessionNumber;
-use crate::decode;
 use crate::edit::Edit;
 use crate::encode::Plan;
 use crate::errors;
-use crate::fork::Native;
-use crate::form::{self, Form};
-use crate::layout::{ArrayForm, Kind, Layout, MAX_FORM_BYTES, Malformed, Order, TAIL_BYTES, Trailer};
+use crate::form::Form;
+use crate::layout::{ArrayForm, Kind, Layout, Order};
 use crate::region::Region;
+use crate::runtime::{self, Slot};
 use crate::sharing::Pages;
+use crate::stored::{Head, Name, PYTHON_VALUE, Stored};
 use crate::wait::{Deadline, wait};
-use crate::{client, derive, numpy, reduce};
-use dmrpc_objstore::{AnyRef, Codec, Granted, INLINE_BYTES, ObjectRef as StoreRef, Store, StoreError};
+use crate::{client, decode, derive, reduce};
+use dmrpc_objstore::{AnyRef, Codec, Granted, INLINE_BYTES, ObjectRef as StoreRef, Store};
 use pyo3::exceptions::{PyTypeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
-use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use pyo3::types::{PyBytes, PyList, PyTuple};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-
-/// The codec of whole Python values: their trailer tells more.
-pub(crate) const PYTHON_VALUE: Codec = Codec(16);
 
 /// How long the grant in a pickled reference lives.
 const PICKLED_GRANT_SECONDS: f64 = 600.0;
 
-/// A reference to an object in a memory node, or to a part of one: a capability to read it from any process of the tenant, that
-/// keeps it alive.
+/// A reference to a value: to an object in a memory node or a part of one, or to what a task or an actor's call returns. It can be
+/// used in any process of the tenant, and keeps the value alive.
 ///
-/// Made by :func:`pydmrpc.put`. References are hashable and comparable, awaitable, and can be pickled (then a grant with a time
-/// to live goes into the pickle). ``ref[a:b]`` is a reference to a part of an array or of bytes, and copies nothing::
+/// Made by :func:`pydmrpc.put` and by ``remote()``. References are hashable and comparable, awaitable, and can be pickled (then a
+/// grant with a time to live goes into the pickle). ``ref[a:b]`` is a reference to a part of an array or of bytes, and copies
+/// nothing::
 ///
 ///     ref = pydmrpc.put(numpy.arange(1_000_000))
 ///     pydmrpc.get(ref[10:20])              # only that moves
 #[pyclass(frozen, weakref, module = "pydmrpc")]
 pub(crate) struct ObjectRef {
-    any: Native<AnyRef>,
-    /// The session that it was made in.
-    session: SessionNumber,
-    form: Form,
-    /// What the trailer of a whole value says, once it was read.
-    head: OnceLock<Head>,
-    name: Name,
-    /// The pages of the object that this one was made of, if it was.
-    origin: Option<Arc<Pages>>,
-    /// References inside the value.
-    #[expect(dead_code, reason = "they are only owned")]
-    kept: Vec<Py<ObjectRef>>,
+    source: Source,
 }
 
-/// What tells inline objects, which have no id, apart: whose bytes, and where in them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Name {
-    process: u64,
-    number: u64,
-    start: u64,
+/// What a reference is to.
+pub(crate) enum Source {
+    /// What was stored.
+    Stored(Box<Stored>),
+    /// What a task or call returns; the object that it is, once it was asked for.
+    Promised(Arc<Slot>, OnceLock<Box<Stored>>),
 }
 
-impl Name {
-    fn new() -> Self {
-        static PROCESS: OnceLock<u64> = OnceLock::new();
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        // The process is part of it, so that a fork goes on with other names.
-        let process =
-            PROCESS.get_or_init(|| RandomState::new().hash_one(0)).wrapping_add(u64::from(std::process::id()));
-        Self { process, number: NUMBER.fetch_add(1, Ordering::Relaxed), start: 0 }
+impl From<Stored> for ObjectRef {
+    fn from(stored: Stored) -> Self {
+        Self { source: Source::Stored(Box::new(stored)) }
     }
 }
 
-/// What a value is.
-#[derive(Clone, Debug)]
-struct Head {
-    kind: Kind,
-    payload_bytes: usize,
-    form: Option<ArrayForm>,
-}
-
-impl Head {
-    /// Reads the end of an object, and no more: the rest may be far away.
-    async fn read(any: &AnyRef) -> Result<Result<Self, Malformed>, StoreError> {
-        let object_bytes = any.byte_len() as usize;
-        let mut tail = [0; TAIL_BYTES];
-        let tail = &mut tail[..TAIL_BYTES.min(object_bytes)];
-        let tail_start = object_bytes - tail.len();
-        any.read(tail_start as u64, tail).await?;
-        let trailer = match Trailer::read_tail(tail, object_bytes) {
-            Ok(trailer) => trailer,
-            Err(malformed) => return Ok(Err(malformed)),
-        };
-        let (kind, payload_bytes) = (trailer.kind, trailer.payload_bytes);
-        if !matches!(kind, Kind::Array | Kind::Memory) {
-            return Ok(Ok(Self { kind, payload_bytes, form: None }));
-        }
-        let form = match trailer.meta.start.checked_sub(tail_start) {
-            Some(start) => ArrayForm::decode_for(&tail[start..start + trailer.meta.len()], payload_bytes),
-            // An honest one is short.
-            None if trailer.meta.len() > MAX_FORM_BYTES => Err(Malformed("array form too long")),
-            None => {
-                let mut meta = vec![0; trailer.meta.len()];
-                any.read(trailer.meta.start as u64, &mut meta).await?;
-                ArrayForm::decode_for(&meta, payload_bytes)
-            }
-        };
-        Ok(form.map(|form| Self { kind, payload_bytes, form: Some(form) }))
+impl From<Arc<Slot>> for ObjectRef {
+    fn from(slot: Arc<Slot>) -> Self {
+        Self { source: Source::Promised(slot, OnceLock::new()) }
     }
 }
 
 impl ObjectRef {
-    fn new(any: AnyRef, form: Form) -> Self {
-        Self {
-            any: Native::new(any),
-            session: SessionNumber::current(),
-            form,
-            head: OnceLock::new(),
-            name: Name::new(),
-            origin: None,
-            kept: Vec::new(),
-        }
-    }
-
     /// A reference that came from somewhere else.
     pub(crate) fn received(any: AnyRef) -> Self {
-        let form = if any.codec() == PYTHON_VALUE { Form::Value } else { Form::Raw };
-        Self::new(any, form)
+        Stored::received(any).into()
+    }
+
+    /// What it is to.
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// What is stored; a result is waited for.
+    pub(crate) fn stored(&self, py: Python<'_>) -> PyResult<&Stored> {
+        match &self.source {
+            Source::Stored(stored) => Ok(stored),
+            Source::Promised(slot, stored) => {
+                if stored.get().is_none() {
+                    let found = runtime::stored(py, slot)?;
+                    let _ = stored.set(Box::new(found));
+                }
+                Ok(stored.get().expect("just set"))
+            }
+        }
     }
 
     /// The object that an edit of this one became.
     pub(crate) fn edited(&self, py: Python<'_>, any: AnyRef) -> PyResult<Self> {
-        let edited = Self::new(any.with_codec(self.any.codec()), self.form.clone());
-        let edited = Self { origin: Some(Arc::new(Pages::of(py, &self.any)?)), ..edited };
-        match self.head.get() {
-            Some(head) => Ok(Self { head: head.clone().into(), ..edited }),
-            None => Ok(edited),
-        }
+        Ok(self.stored(py)?.edited(py, any)?.into())
     }
 
     /// The pages of the object that this one was made of, if it was made here.
-    pub(crate) fn origin(&self) -> Option<&Arc<Pages>> {
-        self.origin.as_ref()
+    pub(crate) fn origin(&self, py: Python<'_>) -> PyResult<Option<&Arc<Pages>>> {
+        Ok(self.stored(py)?.origin())
     }
 
     /// The reference of the store; an exception in a forked child, and after a shutdown.
     pub(crate) fn any(&self, py: Python<'_>) -> PyResult<&AnyRef> {
-        if self.any.is_foreign() {
-            return Err(errors::forked(py));
-        }
-        if self.session != SessionNumber::current() && !self.any.is_inline() {
-            return Err(errors::of_store(py, &StoreError::Closed));
-        }
-        Ok(&self.any)
-    }
-
-    /// What the value is, from its trailer.
-    fn head(&self, py: Python<'_>) -> PyResult<&Head> {
-        if let Some(head) = self.head.get() {
-            return Ok(head);
-        }
-        let head = wait(py, Deadline::NEVER, Head::read(self.any(py)?))?;
-        let head = head.map_err(|error| errors::malformed(py, error))?;
-        Ok(self.head.get_or_init(|| head))
-    }
-
-    /// Kind, form and length of the bytes that can be sliced and edited; `TypeError` if the value has none.
-    fn content(&self, py: Python<'_>) -> PyResult<(Option<Kind>, Option<&ArrayForm>, usize)> {
-        let bytes = self.any.byte_len() as usize;
-        match &self.form {
-            Form::Raw => Ok((None, None, bytes)),
-            Form::Bytes(kind) => Ok((Some(*kind), None, bytes)),
-            Form::Array(kind, form) => Ok((Some(*kind), Some(form), bytes)),
-            Form::Value => {
-                let head = self.head(py)?;
-                if head.kind.has_payload() {
-                    return Ok((Some(head.kind), head.form.as_ref(), head.payload_bytes));
-                }
-                Err(PyTypeError::new_err(
-                    "the value is neither an array nor bytes, so it has no parts and can't be edited: get() it whole",
-                ))
-            }
-        }
+        self.stored(py)?.any(py)
     }
 
     /// The bytes that a program in another language is given: the payload, or everything.
     pub(crate) fn payload(&self, py: Python<'_>) -> PyResult<AnyRef> {
-        let any = self.any(py)?;
-        if self.form == Form::Value && !self.head(py)?.kind.has_payload() {
-            return Ok(any.clone());
-        }
-        let (_, _, bytes) = self.content(py)?;
-        self.part(py, 0..bytes)
-    }
-
-    fn part(&self, py: Python<'_>, range: Range<usize>) -> PyResult<AnyRef> {
-        let part = self.any(py)?.slice(range.start as u64..range.end as u64);
-        Ok(part.map_err(|error| errors::of_store(py, &error))?.with_codec(Codec::RAW))
-    }
-
-    /// A reference to a part.
-    fn sliced(&self, py: Python<'_>, range: Range<usize>, form: Form) -> PyResult<Self> {
-        let name = Name { start: self.name.start + range.start as u64, ..self.name };
-        Ok(Self {
-            any: Native::new(self.part(py, range)?),
-            session: self.session,
-            form,
-            head: OnceLock::new(),
-            name,
-            origin: None,
-            kept: Vec::new(),
-        })
+        self.stored(py)?.payload(py)
     }
 
     /// The value.
     fn value<'py>(&self, py: Python<'py>, deadline: Deadline, writable: bool) -> PyResult<Bound<'py, PyAny>> {
-        let view = wait(py, deadline, self.any(py)?.get())?;
-        match &self.form {
-            Form::Value => decode::value(py, view, writable),
-            Form::Bytes(kind) => decode::bytes(py, view.as_bytes(), *kind),
-            Form::Array(kind, form) => decode::array(py, &Region::open(view, writable), *kind, form),
-            Form::Raw => {
-                let region = Region::open(view, writable);
-                let len = region.len();
-                crate::page_buffer::PageBuffer::memoryview(py, &region, 0..len)
-            }
+        match &self.source {
+            Source::Stored(stored) => stored.value(py, deadline, writable),
+            Source::Promised(slot, _) => runtime::get(py, slot, deadline, writable),
         }
-    }
-
-    fn is_same(&self, other: &Self) -> bool {
-        let same_bytes = match (self.any.id(), other.any.id()) {
-            (Some(_), Some(_)) => self.any.same(&other.any),
-            (None, None) => self.name == other.name && self.any.byte_len() == other.any.byte_len(),
-            _ => false,
-        };
-        same_bytes && self.form == other.form
     }
 }
 
@@ -248,82 +120,42 @@ impl ObjectRef {
     /// (any other object), or "raw" (bytes that Python knows nothing of).
     #[getter]
     fn kind(&self, py: Python<'_>) -> PyResult<&'static str> {
-        let kind = match &self.form {
-            Form::Raw => return Ok("raw"),
-            Form::Bytes(kind) | Form::Array(kind, _) => *kind,
-            Form::Value => self.head(py)?.kind,
-        };
-        Ok(match kind {
-            Kind::Scalar => "scalar",
-            Kind::Str => "str",
-            Kind::Bytes => "bytes",
-            Kind::ByteArray => "bytearray",
-            Kind::Array => "array",
-            Kind::Memory => "memoryview",
-            Kind::Pickle => "pickle",
-        })
+        self.stored(py)?.kind(py)
     }
 
     /// Size in bytes: of an array's items, of the bytes or the text, else of the stored object.
     #[getter]
     fn nbytes(&self, py: Python<'_>) -> PyResult<u64> {
-        if self.form == Form::Value && self.head(py)?.kind.has_payload() {
-            return Ok(self.head(py)?.payload_bytes as u64);
-        }
-        Ok(self.any.byte_len())
+        self.stored(py)?.nbytes(py)
     }
 
     /// The shape of an array or memoryview; None for others.
     #[getter]
     fn shape<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        self.array_form(py)?.map(|(_, form)| PyTuple::new(py, &form.shape)).transpose()
+        self.stored(py)?.shape(py)
     }
 
     /// The numpy type of an array, the format of a memoryview; None for others.
     #[getter]
     fn dtype<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        match self.array_form(py)? {
-            None => Ok(None),
-            Some((Kind::Array, form)) => numpy::dtype(py, &form.dtype).map(Some),
-            Some((_, form)) => Ok(Some(PyString::new(py, &form.dtype).into_any())),
-        }
+        self.stored(py)?.dtype(py)
     }
 
     /// The memory node that has the object, in hex; None if the bytes are few and travel with the reference.
     #[getter]
-    fn node(&self) -> Option<String> {
-        self.any.node().map(|node| format!("{:08x}", node.0))
+    fn node(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        Ok(self.stored(py)?.node())
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
-        let (_, form, bytes) = self.content(py)?;
-        match form {
-            None => Ok(bytes),
-            Some(form) => {
-                form.shape.first().copied().ok_or_else(|| PyTypeError::new_err("an array without axes has no len()"))
-            }
-        }
+        self.stored(py)?.length(py)
     }
 
     /// A reference to a part: nothing is copied.
     ///
     /// Arrays take ints, slices and `...` that name one run of memory; bytes take slices. Steps are 1.
     fn __getitem__(&self, py: Python<'_>, index: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let (kind, form, bytes) = self.content(py)?;
-        match (kind, form) {
-            (Some(kind), Some(form)) => {
-                let (start, picked) = form::select_items(index, form)?;
-                let end = start + picked.bytes().expect("a part is no larger than the whole");
-                self.sliced(py, start..end, Form::Array(kind, picked))
-            }
-            (Some(Kind::Str), _) => {
-                let message =
-                    "a str is stored as UTF-8, where characters have no fixed place: ref.view() gives its bytes";
-                Err(PyTypeError::new_err(message))
-            }
-            (Some(kind), None) => self.sliced(py, form::select_bytes(index, bytes)?, Form::Bytes(kind)),
-            (None, _) => self.sliced(py, form::select_bytes(index, bytes)?, Form::Raw),
-        }
+        Ok(self.stored(py)?.item(py, index)?.into())
     }
 
     /// The same bytes, seen as an array of another type and shape; without a type, as plain bytes.
@@ -342,20 +174,7 @@ impl ObjectRef {
         dtype: Option<&Bound<'_, PyAny>>,
         shape: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let (_, _, bytes) = self.content(py)?;
-        let Some(dtype) = dtype else {
-            if shape.is_some() {
-                return Err(PyValueError::new_err("a shape needs a dtype"));
-            }
-            return self.sliced(py, 0..bytes, Form::Raw);
-        };
-        let dtype = py.import("numpy")?.call_method1("dtype", (dtype,))?;
-        let name: String = dtype.getattr(intern!(py, "str"))?.extract()?;
-        numpy::dtype(py, &name)?;
-        let item_bytes = dtype.getattr(intern!(py, "itemsize"))?.extract()?;
-        let shape = form::shape_of(shape, bytes as u64, item_bytes)?;
-        let form = ArrayForm { dtype: name.into(), item_bytes, shape, order: Order::C };
-        self.sliced(py, 0..bytes, Form::Array(Kind::Array, form))
+        Ok(self.stored(py)?.view(py, dtype, shape)?.into())
     }
 
     /// A private, writable picture, from which a new object is made that shares every page that was not written::
@@ -367,7 +186,7 @@ impl ObjectRef {
     /// Arrays and bytes can be edited; TypeError for other values.
     fn edit<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let this = slf.get();
+        let this = slf.get().stored(py)?;
         let (kind, _, bytes) = this.content(py)?;
         if kind == Some(Kind::Str) {
             return Err(PyTypeError::new_err("a str can't be edited; ref.view() gives its bytes, which can"));
@@ -379,16 +198,15 @@ impl ObjectRef {
 
     /// An array over the bytes as they are, read-only. For edits: what indices lead to.
     fn model<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let view = wait(py, Deadline::NEVER, self.any(py)?.get())?;
-        match self.array_form(py)? {
-            Some((kind, form)) => decode::array(py, &Region::open(view, false), kind, form),
-            None => Err(PyTypeError::new_err("not an array")),
-        }
+        self.stored(py)?.model(py)
     }
 
     /// Whether `get` need not wait for anybody.
     fn is_ready(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.any(py)?.try_get().is_some())
+        match &self.source {
+            Source::Stored(stored) => stored.is_ready(py),
+            Source::Promised(slot, _) => Ok(slot.is_ready()),
+        }
     }
 
     /// A `concurrent.futures.Future` of the value, as `get` gives it.
@@ -406,8 +224,9 @@ impl ObjectRef {
     fn grant(&self, py: Python<'_>, ttl: f64) -> PyResult<String> {
         let ttl = Duration::try_from_secs_f64(ttl);
         let ttl = ttl.map_err(|_| PyValueError::new_err("ttl is a number of seconds from 0 on"))?;
-        let any = self.any(py)?;
-        let form = hex(&self.form.encode());
+        let stored = self.stored(py)?;
+        let any = stored.any(py)?;
+        let form = hex(&stored.form().encode());
         if any.is_inline() {
             let view = wait(py, Deadline::NEVER, any.get())?;
             return Ok(format!("{INLINE_PREFIX}{form}-{}", hex(view.as_bytes())));
@@ -419,14 +238,26 @@ impl ObjectRef {
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let (py, this) = (slf.py(), slf.get());
         reduce::keep(slf);
-        let any = this.any(py)?;
-        let name = (this.name.process, this.name.number, this.name.start);
-        let form = PyBytes::new(py, &this.form.encode());
         let module = py.import("pydmrpc._core")?;
+        let stored = match &this.source {
+            Source::Promised(slot, _) => {
+                reduce::pass_on(py, slot)?;
+                let id = slot.id();
+                let arguments = (id.task.client.0, id.task.number, id.index).into_pyobject(py)?;
+                return Ok((module.getattr("_promised")?, arguments));
+            }
+            Source::Stored(stored) => stored,
+        };
+        let any = stored.any(py)?;
+        let form = PyBytes::new(py, &stored.form().encode());
         if any.is_inline() {
+            let Name { process, number, start } = stored.name();
             let view = wait(py, Deadline::NEVER, any.get())?;
-            let arguments = (PyBytes::new(py, view.as_bytes()), form, name).into_pyobject(py)?;
+            let arguments = (PyBytes::new(py, view.as_bytes()), form, (process, number, start)).into_pyobject(py)?;
             return Ok((module.getattr("_from_bytes")?, arguments));
+        }
+        if let Some(place) = reduce::lend(any) {
+            return Ok((module.getattr("_lent")?, (place, form).into_pyobject(py)?));
         }
         let ttl = Duration::from_secs_f64(PICKLED_GRANT_SECONDS);
         let granted = wait(py, Deadline::NEVER, any.grant(ttl))?;
@@ -435,54 +266,47 @@ impl ObjectRef {
 
     /// A name for logs, which is no capability: hex digits, different for different objects and parts.
     fn hex(&self) -> String {
-        match self.any.id() {
-            Some(id) => {
-                let (start, len) = (self.name.start, self.any.byte_len());
-                let id = format!("{:08x}{:08x}{:08x}", id.node().0, id.slot(), id.generation());
-                if self.form == Form::Value { id } else { format!("{id}{start:016x}{len:016x}") }
+        match &self.source {
+            Source::Stored(stored) => stored.hex(),
+            Source::Promised(slot, _) => {
+                let id = slot.id();
+                format!("{:08x}{:08x}{:08x}", id.task.client.0, id.task.number, id.index)
             }
-            None => format!("{:016x}{:016x}{:016x}", self.name.process, self.name.number, self.name.start),
         }
     }
 
     fn __repr__(&self) -> String {
-        let what = match (&self.form, self.head.get()) {
-            (Form::Array(_, form), _) | (Form::Value, Some(Head { form: Some(form), .. })) => {
-                format!(" {} {:?}", form.dtype, form.shape)
-            }
-            (Form::Value, Some(head)) if head.kind.has_payload() => {
-                format!(" {:?} of {}", head.kind, head.payload_bytes)
-            }
-            _ => format!(" of {} bytes", self.any.byte_len()),
-        };
-        format!("ObjectRef({}{what})", self.hex())
+        match &self.source {
+            Source::Stored(stored) => stored.text(),
+            Source::Promised(..) => format!("ObjectRef({})", self.hex()),
+        }
     }
 
     fn __hash__(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        match self.any.id() {
-            Some(id) => id.hash(&mut hasher),
-            None => self.name.hash(&mut hasher),
+        match &self.source {
+            Source::Stored(stored) => stored.hash(&mut hasher),
+            Source::Promised(slot, _) => slot.id().hash(&mut hasher),
         }
-        self.any.byte_len().hash(&mut hasher);
         hasher.finish()
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
-        other.cast::<Self>().is_ok_and(|other| self.is_same(other.get()))
-    }
-}
-
-impl ObjectRef {
-    fn array_form(&self, py: Python<'_>) -> PyResult<Option<(Kind, &ArrayForm)>> {
-        match &self.form {
-            Form::Array(kind, form) => Ok(Some((*kind, form))),
-            Form::Value => {
-                let head = self.head(py)?;
-                Ok(head.form.as_ref().map(|form| (head.kind, form)))
-            }
-            Form::Raw | Form::Bytes(_) => Ok(None),
+        let Ok(other) = other.cast::<Self>() else { return false };
+        match (&self.source, &other.get().source) {
+            (Source::Stored(a), Source::Stored(b)) => a.is_same(b),
+            (Source::Promised(a, _), Source::Promised(b, _)) => a.id() == b.id(),
+            _ => false,
         }
+    }
+
+    /// `ObjectRef[T]` in annotations is `ObjectRef`.
+    #[classmethod]
+    fn __class_getitem__<'py>(
+        class: &Bound<'py, pyo3::types::PyType>,
+        _of: &Bound<'py, PyAny>,
+    ) -> Bound<'py, pyo3::types::PyType> {
+        class.clone()
     }
 }
 
@@ -511,7 +335,7 @@ pub(crate) fn redeem(py: Python<'_>, text: &str) -> PyResult<ObjectRef> {
     if let Some(rest) = text.strip_prefix(INLINE_PREFIX) {
         let (form, bytes) = rest.split_once('-').ok_or_else(no_grant)?;
         let (form, bytes) = (from_hex(form).ok_or_else(no_grant)?, from_hex(bytes).ok_or_else(no_grant)?);
-        return inline(py, &bytes, &form);
+        return Ok(inline(py, &bytes, &form)?.into());
     }
     if let Some(rest) = text.strip_prefix(STORED_PREFIX) {
         let (form, grant) = rest.split_once('-').ok_or_else(no_grant)?;
@@ -534,11 +358,11 @@ fn redeem_any(py: Python<'_>, text: &str) -> PyResult<AnyRef> {
     wait(py, Deadline::NEVER, store.redeem(&granted))
 }
 
-fn inline(py: Python<'_>, bytes: &[u8], form: &[u8]) -> PyResult<ObjectRef> {
+fn inline(py: Python<'_>, bytes: &[u8], form: &[u8]) -> PyResult<Stored> {
     let form = Form::decode(form, bytes.len()).map_err(|error| errors::malformed(py, error))?;
     let codec = if form == Form::Value { PYTHON_VALUE } else { Codec::RAW };
-    let reference = ObjectRef::new(StoreRef::inline(bytes).into_any().with_codec(codec), form);
-    if reference.form == Form::Value {
+    let reference = Stored::new(StoreRef::inline(bytes).into_any().with_codec(codec), form);
+    if *reference.form() == Form::Value {
         // The bytes are at hand, so they are looked at at once.
         reference.head(py)?;
     }
@@ -549,7 +373,7 @@ fn inline(py: Python<'_>, bytes: &[u8], form: &[u8]) -> PyResult<ObjectRef> {
 #[pyfunction]
 pub(crate) fn _from_bytes(py: Python<'_>, bytes: &[u8], form: &[u8], name: (u64, u64, u64)) -> PyResult<ObjectRef> {
     let (process, number, start) = name;
-    Ok(ObjectRef { name: Name { process, number, start }, ..inline(py, bytes, form)? })
+    Ok(inline(py, bytes, form)?.named(Name { process, number, start }).into())
 }
 
 /// What a pickled reference becomes.
@@ -557,7 +381,23 @@ pub(crate) fn _from_bytes(py: Python<'_>, bytes: &[u8], form: &[u8], name: (u64,
 pub(crate) fn _from_grant(py: Python<'_>, grant: &str, form: &[u8]) -> PyResult<ObjectRef> {
     let any = redeem_any(py, grant)?;
     let form = Form::decode(form, any.byte_len() as usize).map_err(|error| errors::malformed(py, error))?;
-    Ok(ObjectRef::new(any, form))
+    Ok(Stored::new(any, form).into())
+}
+
+/// What a reference in the arguments or the value of a task becomes: the `place`-th of those that came with it.
+#[pyfunction]
+pub(crate) fn _lent(py: Python<'_>, place: usize, form: &[u8]) -> PyResult<ObjectRef> {
+    let any = reduce::borrowed(place).ok_or_else(|| {
+        errors::named(py, "MalformedError", "a pickle of a task's arguments or value, read outside of it")
+    })?;
+    let form = Form::decode(form, any.byte_len() as usize).map_err(|error| errors::malformed(py, error))?;
+    Ok(Stored::new(any, form).into())
+}
+
+/// What a pickled reference to a result becomes.
+#[pyfunction]
+pub(crate) fn _promised(py: Python<'_>, client: u32, number: u32, index: u32) -> PyResult<ObjectRef> {
+    Ok(runtime::slot(py, client, number, index)?.into())
 }
 
 /// Stores a value. See `pydmrpc.put`.
@@ -568,8 +408,12 @@ pub(crate) fn put(value: &Bound<'_, PyAny>) -> PyResult<ObjectRef> {
         let message = "an ObjectRef is stored already; put([ref]) stores a list with the reference in it";
         return Err(PyTypeError::new_err(message));
     }
+    Ok(store(Plan::new(value)?, py)?.into())
+}
+
+/// Stores what `plan` describes.
+pub(crate) fn store<'py>(plan: Plan<'py>, py: Python<'py>) -> PyResult<Stored> {
     let store = client::store(py)?;
-    let plan = Plan::new(value)?;
     let derived = match derive::seal(py, &plan)? {
         Some(any) => Some((any, None)),
         None => derive::derive(py, &plan)?.map(|(any, origin)| (any, Some(origin))),
@@ -590,8 +434,7 @@ pub(crate) fn put(value: &Bound<'_, PyAny>) -> PyResult<ObjectRef> {
         }
     };
     let head = Head { kind: plan.kind, payload_bytes: plan.payload_bytes().unwrap_or(0), form: plan.form };
-    let reference = ObjectRef::new(any.with_codec(PYTHON_VALUE), Form::Value);
-    Ok(ObjectRef { head: head.into(), origin, kept: plan.refs, ..reference })
+    Ok(Stored::described(any, head, origin, plan.refs))
 }
 
 /// An array of numpy's in memory of the store. See `pydmrpc.empty`.

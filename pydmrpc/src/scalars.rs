@@ -42,6 +42,21 @@ pub(crate) fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
     taken
 }
 
+/// As [`encode`], and short strings and bytes as well: for what stands among other things.
+pub(crate) fn encode_part(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    let taken = encode_item(value, 1, out).is_some();
+    if !taken {
+        out.truncate(start);
+    }
+    taken
+}
+
+/// Takes what [`encode_part`] wrote off the front of `bytes`.
+pub(crate) fn decode_part<'py>(py: Python<'py>, bytes: &mut &[u8]) -> PyResult<Result<Bound<'py, PyAny>, Malformed>> {
+    decode_item(py, bytes, 1)
+}
+
 fn encode_item(value: &Bound<'_, PyAny>, depth: usize, out: &mut Vec<u8>) -> Option<()> {
     if let Ok(int) = value.cast_exact::<PyInt>() {
         let Ok(int) = int.extract::<i64>() else { return None };

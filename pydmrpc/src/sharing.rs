@@ -51,7 +51,7 @@ pub(crate) fn sharing(
     let pages_a = Pages::of(py, a.get().any(py)?)?;
     let pages_b = match b {
         Some(b) => Arc::new(Pages::of(py, b.get().any(py)?)?),
-        None => match a.get().origin() {
+        None => match a.get().origin(py)? {
             Some(origin) => origin.clone(),
             None => return Ok((pages_a.count(), 0, 0)),
         },

@@ -27,6 +27,17 @@ impl Deadline {
     /// None of the caller's; the store has its own.
     pub(crate) const NEVER: Self = Self { at: None, after: Duration::MAX };
 
+    /// The moment, if there is one.
+    pub(crate) fn at(self) -> Option<Instant> {
+        self.at
+    }
+
+    /// The exception for when it has passed.
+    pub(crate) fn passed(self, py: Python<'_>) -> PyErr {
+        let message = format!("nothing within {:?}; ask again, or with a longer timeout", self.after);
+        errors::named(py, "GetTimeoutError", message)
+    }
+
     /// So many seconds from now; `None` for never.
     pub(crate) fn after_seconds(seconds: Option<f64>) -> PyResult<Self> {
         let Some(seconds) = seconds else { return Ok(Self::NEVER) };
@@ -92,8 +103,7 @@ pub(crate) fn wait_for<T: Send>(
         }
         py.check_signals()?;
         if deadline.at.is_some_and(|at| Instant::now() >= at) {
-            let message = format!("nothing within {:?}; ask again, or with a longer timeout", deadline.after);
-            return Err(errors::named(py, "GetTimeoutError", message));
+            return Err(deadline.passed(py));
         }
     }
 }

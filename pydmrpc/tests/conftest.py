@@ -110,3 +110,11 @@ def embedded():
     pydmrpc.shutdown()
     yield pydmrpc.init(pool="512MiB")
     pydmrpc.shutdown()
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    """A session that tasks and actors run in, one for all tests of a file."""
+    pydmrpc.shutdown()
+    yield pydmrpc.init(num_cpus=4, pool="512MiB")
+    pydmrpc.shutdown()

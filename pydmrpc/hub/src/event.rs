@@ -170,6 +170,15 @@ pub enum Event<P> {
         /// How long it ran, in microseconds.
         micros: u32,
     },
+    /// A worker has one of the values of what it runs, and runs on.
+    Yielded {
+        /// The worker.
+        client: ClientId,
+        /// Which value of which task.
+        result: ResultId,
+        /// The value.
+        outcome: Outcome<P>,
+    },
     /// A worker gives back tasks that it has not begun.
     Returned {
         /// The worker.
@@ -255,8 +264,10 @@ pub enum Action<P> {
         function: FunctionId,
         /// The arguments.
         payload: P,
-        /// The values that the arguments need, in order, and what they contain: the worker was given those results once each.
+        /// The values that the arguments need, in order.
         values: Vec<P>,
+        /// The results that arguments and values contain: the worker was given these once each.
+        given: Vec<ResultId>,
         /// How many values it returns.
         returns: u32,
     },

@@ -101,6 +101,7 @@ impl<P: Clone> Hub<P> {
             Event::Create { client, actor } => self.create(client, actor),
             Event::Call { client, call } => self.call(client, call),
             Event::Finished { client, task, outcomes, micros } => self.finished(client, task, outcomes, micros),
+            Event::Yielded { client, result, outcome } => self.yielded(client, result, outcome),
             Event::Returned { client, tasks } => self.returned(client, &tasks),
             Event::Blocked { client } => self.blocked(client),
             Event::Unblocked { client } => self.unblocked(client),
@@ -135,6 +136,17 @@ impl<P: Clone> Hub<P> {
     /// A client takes one more hold of a result that it can name because somebody gave it the name. `false` if it is gone.
     pub fn hold(&mut self, client: ClientId, result: ResultId) -> bool {
         self.results.hold(client, result)
+    }
+
+    /// A client takes a handle of an actor that lives on although nobody has one. `false` if it does not live.
+    pub fn revive(&mut self, client: ClientId, actor: ActorId) -> bool {
+        let lives = self.actors.get(actor).is_some_and(|actor| actor.failure().is_none());
+        lives && self.results.promise(client, actor.handle())
+    }
+
+    /// What there is to give.
+    pub fn total(&self) -> &Resources {
+        &self.options.total
     }
 
     /// The living actor of this namespace and name.
@@ -422,6 +434,14 @@ impl<P: Clone> Hub<P> {
             self.complete(id, outcomes);
         }
         self.end_lease_if_done(worker);
+    }
+
+    /// One value of a task that runs on.
+    fn yielded(&mut self, client: ClientId, result: ResultId, outcome: Outcome<P>) {
+        let Some(worker) = self.workers.of(client).and_then(|id| self.workers.get(id)) else { return };
+        if worker.assigned.contains(&result.task) {
+            self.fulfil(result, outcome);
+        }
     }
 
     fn returned(&mut self, client: ClientId, tasks: &[TaskId]) {
@@ -769,13 +789,16 @@ impl<P: Clone> Hub<P> {
             Kind::Call(actor) => (Some(actor), false),
         };
         let mut values = Vec::with_capacity(task.work.needs.len());
+        let mut given = Vec::new();
         for &contained in &task.work.contains {
             self.results.hold(client, contained);
+            given.push(contained);
         }
         for &need in &task.work.needs {
             let outcome = self.results.outcome(need).expect("a task that is ready has what it needs").clone();
             for &contained in &outcome.contains {
                 self.results.hold(client, contained);
+                given.push(contained);
             }
             match outcome.value {
                 Ok(value) => values.push(value),
@@ -791,6 +814,7 @@ impl<P: Clone> Hub<P> {
             function: task.work.function,
             payload: task.work.payload.clone(),
             values,
+            given,
             returns: task.work.returns,
         });
     }

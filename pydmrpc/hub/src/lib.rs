@@ -13,6 +13,7 @@
 //! | `actors.rs` | actors: their workers, calls, names and ends |
 //! | `workers.rs` | processes that run tasks and actors |
 //! | `hub.rs` | the events, and what they do |
+//! | `record.rs` | what travels on the links, as bytes |
 //!
 //! 1. A result is there as long as a client holds it, a task needs it, or a value that is there contains it; then it goes.
 //! 2. Every result that a client waits for ends: with a value or with a [`Failure`].
@@ -27,6 +28,7 @@ mod actors;
 mod event;
 mod hub;
 mod id;
+pub mod record;
 #[cfg(test)]
 mod recount;
 mod resources;

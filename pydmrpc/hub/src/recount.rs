@@ -2,18 +2,12 @@
 
 use crate::hub::Hub;
 use crate::id::{ClientId, ResultId};
-use crate::resources::Resources;
 use crate::tasks::Stage;
 
 impl<P: Clone> Hub<P> {
     /// What a client holds.
     pub(crate) fn holds_of(&self, client: ClientId) -> Vec<ResultId> {
         self.results.holds_of(client)
-    }
-
-    /// What there is to give.
-    pub(crate) fn total(&self) -> &Resources {
-        &self.options.total
     }
 
     /// What is not done, for a failed test to show.

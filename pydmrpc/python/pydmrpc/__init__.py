@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from pydmrpc import exceptions
 from pydmrpc._actor import ActorHandle, actor
+from pydmrpc._api import cancel, get_actor, kill, method, remote, wait
 from pydmrpc._arrays import empty
 from pydmrpc._core import ObjectRef, get, put, redeem
 from pydmrpc._edit import Edit
@@ -34,17 +35,23 @@ __all__ = [
     "ObjectRef",
     "Sharing",
     "actor",
+    "cancel",
     "empty",
     "exceptions",
     "get",
+    "get_actor",
     "init",
     "is_initialized",
+    "kill",
     "memory",
+    "method",
     "put",
     "redeem",
+    "remote",
     "sharing",
     "shutdown",
     "stats",
+    "wait",
 ]
 
 __version__ = "0.1.0"

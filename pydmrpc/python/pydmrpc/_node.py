@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from pydmrpc import _core, _futures
+from pydmrpc import _core, _futures, _runtime
 
 
 class Context(NamedTuple):
@@ -34,6 +34,11 @@ def init(
     deadline: float = 10.0,
     listen: str | Sequence[str] = (),
     ignore_reinit_error: bool = False,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: Mapping[str, float] | None = None,
+    namespace: str | None = None,
+    log_to_driver: bool = True,
 ) -> Context:
     """Starts a memory node within this process, or joins the one at `address`.
 
@@ -49,6 +54,11 @@ def init(
         deadline: seconds that an operation waits for the node before it raises GetTimeoutError.
         listen: addresses at which a node started here is reached, besides a Unix socket of its own.
         ignore_reinit_error: give the context of the running session instead of raising.
+        num_cpus: processors that tasks may occupy together; those that this process may use by default.
+        num_gpus: accelerators, as a number only.
+        resources: whatever else tasks and actors are to occupy, by name.
+        namespace: of the names of actors that say none.
+        log_to_driver: whether what workers print is printed here.
 
     Raises:
         RuntimeError: if a session runs already.
@@ -65,6 +75,10 @@ def init(
     if not (ignore_reinit_error and _core.is_started()):
         secret = token.encode() if isinstance(token, str) else token
         addresses = [listen] if isinstance(listen, str) else list(listen)
+        _runtime.options.clear()
+        _runtime.options.update(
+            num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, namespace=namespace, log_to_driver=log_to_driver
+        )
         _core.start(address, pool, page_size, secret, name, quota, deadline, addresses)
     return Context(*_core.about())
 

@@ -4,23 +4,47 @@ Every message ends with what to do next. ``RayError`` is the root of all that is
 (``TypeError``, ``ValueError``, ``IndexError``).
 """
 
+from __future__ import annotations
+
 __all__ = [
     "AccessDeniedError",
     "ActorDiedError",
+    "ActorPlacementGroupRemoved",
     "ActorUnavailableError",
+    "ActorUnschedulableError",
+    "AsyncioActorExit",
+    "CrossLanguageError",
     "DmrpcError",
     "ForkError",
     "GetTimeoutError",
+    "LocalRayletDiedError",
     "MalformedError",
+    "NodeDiedError",
     "NodeUnreachableError",
+    "ObjectFetchTimedOutError",
+    "ObjectFreedError",
     "ObjectLostError",
+    "ObjectReconstructionFailedError",
+    "ObjectReconstructionFailedLineageEvictedError",
+    "ObjectReconstructionFailedMaxAttemptsExceededError",
     "ObjectStoreFullError",
+    "OutOfDiskError",
+    "OutOfMemoryError",
+    "OwnerDiedError",
     "PendingCallsLimitExceeded",
     "QuotaExceededError",
     "RayActorError",
     "RayError",
     "RaySystemError",
     "RayTaskError",
+    "ReferenceCountingAssertionError",
+    "RpcError",
+    "RuntimeEnvSetupError",
+    "TaskCancelledError",
+    "TaskPlacementGroupRemoved",
+    "TaskUnschedulableError",
+    "UserCodeException",
+    "WorkerCrashedError",
 ]
 
 
@@ -79,8 +103,110 @@ class QuotaExceededError(ObjectStoreFullError):
     """This session has used up its share of the pool. Drop references, or connect with a larger ``quota``."""
 
 
+class ObjectFetchTimedOutError(ObjectLostError):
+    """The object did not come in time from where it is."""
+
+
+class ObjectFreedError(ObjectLostError):
+    """The object was let go of by hand."""
+
+
+class OwnerDiedError(ObjectLostError):
+    """Never raised: objects here outlive who made them. For programs that catch it."""
+
+
+class ReferenceCountingAssertionError(ObjectLostError, AssertionError):
+    """Never raised. For programs that catch it."""
+
+
+class ObjectReconstructionFailedError(ObjectLostError):
+    """Never raised: objects are not made anew from the tasks that made them. For programs that catch it."""
+
+
+class ObjectReconstructionFailedMaxAttemptsExceededError(ObjectReconstructionFailedError):
+    """Never raised. For programs that catch it."""
+
+
+class ObjectReconstructionFailedLineageEvictedError(ObjectReconstructionFailedError):
+    """Never raised. For programs that catch it."""
+
+
+class OutOfDiskError(DmrpcError):
+    """There is no room on disk."""
+
+
+class OutOfMemoryError(DmrpcError):
+    """The host has no memory for the task."""
+
+
+class RpcError(DmrpcError):
+    """A process could not be reached."""
+
+
+class UserCodeException(DmrpcError):
+    """Code of the user's raised where it was not expected to."""
+
+
+class CrossLanguageError(DmrpcError):
+    """A program in another language raised."""
+
+
+class RuntimeEnvSetupError(DmrpcError):
+    """The environment that a task or actor asked for could not be made."""
+
+
+class LocalRayletDiedError(DmrpcError):
+    """The process with the hub is gone."""
+
+
+class NodeDiedError(DmrpcError):
+    """The host is gone."""
+
+
+class TaskCancelledError(DmrpcError):
+    """The task was cancelled, by :func:`pydmrpc.cancel`."""
+
+
+class WorkerCrashedError(DmrpcError):
+    """The worker's process ended while it ran the task: the message says how, and what it printed last."""
+
+
+class TaskUnschedulableError(DmrpcError):
+    """There will never be what the task needs."""
+
+
+class TaskPlacementGroupRemoved(DmrpcError):
+    """The placement group of the task was removed."""
+
+
 class RayTaskError(DmrpcError):
-    """A handler raised: the message has what it said."""
+    """A task or a method raised. What ``get`` raises is an instance of what was raised, too::
+
+        try:
+            pydmrpc.get(f.remote())
+        except ZeroDivisionError as error:      # or RayTaskError
+            print(error.cause)
+
+    Its text is the traceback of the process that ran it.
+    """
+
+    def __init__(self, traceback_str: str = "", cause: BaseException | None = None, pid: int = 0, message: str = "") -> None:
+        super().__init__(message or traceback_str)
+        #: The traceback, as text.
+        self.traceback_str = traceback_str
+        #: What was raised; None if it can't be pickled.
+        self.cause = cause
+        #: The process that ran it.
+        self.pid = pid
+
+    def __str__(self) -> str:
+        return self.traceback_str
+
+    def as_instanceof_cause(self) -> BaseException:
+        """An exception that is an instance of the cause, too."""
+        from pydmrpc import _task_error
+
+        return self if self.cause is None else _task_error.as_instance(self.traceback_str, self.cause, self.pid)
 
 
 class RayActorError(DmrpcError):
@@ -88,12 +214,24 @@ class RayActorError(DmrpcError):
 
 
 class ActorDiedError(RayActorError):
-    """The actor is gone: it was stopped, it crashed, or its process ended. Connect to another."""
+    """The actor is gone: it was killed, it crashed, or its process ended. Make another."""
 
 
 class ActorUnavailableError(RayActorError):
-    """The actor can't be reached just now: its process or the way to it is gone. Connect anew and try again."""
+    """The actor can't be reached just now: it is being made again, or the way to it is gone. Try again."""
+
+
+class ActorUnschedulableError(DmrpcError):
+    """There will never be what the actor needs."""
+
+
+class ActorPlacementGroupRemoved(DmrpcError):
+    """The placement group of the actor was removed."""
+
+
+class AsyncioActorExit(DmrpcError):
+    """An async actor exits."""
 
 
 class PendingCallsLimitExceeded(DmrpcError):
-    """The actor's mailbox is full. Wait for replies before sending more."""
+    """Too many calls of the actor are pending. Wait for some before making more."""

@@ -1,0 +1,63 @@
+"""Starting the hub of this process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from pydmrpc import _core, _output
+
+_lock = threading.Lock()
+_number = 0
+#: What `init` was told about the runtime; used when it starts, which is at its first use.
+options: dict[str, Any] = {}
+
+
+def start() -> None:
+    """Starts the hub, unless there is one; called by itself when the first task or actor is."""
+    global _number
+    with _lock:
+        if _core.current() is not None:
+            return
+        if not _core.is_started():
+            import pydmrpc
+
+            pydmrpc.init()
+            if _core.current() is not None:
+                return
+        _number += 1
+        path = os.path.join(tempfile.gettempdir(), f"dmrpc-{os.getpid()}-hub-{_number}.sock")
+        # A worker imports what the driver can, from where the driver does.
+        search = [entry or os.getcwd() for entry in sys.path]
+        settings = {"path": search, "argv": list(sys.argv), "hub": path}
+        about = {"namespace": options.get("namespace") or "default", "driver": os.getpid()}
+        cpus = options.get("num_cpus")
+        resources: Mapping[str, float] = options.get("resources") or {}
+        _core._serve(
+            python=sys.executable,
+            settings=pickle.dumps(settings),
+            about=pickle.dumps(about),
+            path=path,
+            store_url=_core.about()[0],
+            cpu=round((len(os.sched_getaffinity(0)) if cpus is None else cpus) * 1000),
+            gpu=round((options.get("num_gpus") or 0) * 1000),
+            other={name: round(amount * 1000) for name, amount in resources.items()},
+        )
+        if options.get("log_to_driver", True):
+            _output.start()
+
+
+def namespace() -> str:
+    """The namespace of names that say none."""
+    from pydmrpc import _worker
+
+    return _worker.about.get("namespace") or options.get("namespace") or "default"
+
+
+atexit.register(options.clear)

@@ -1,0 +1,341 @@
+//! What workers run.
+//!
+//! The main thread takes what came, calls it, and answers; it attaches to the interpreter once for all that is there. What is to
+//! run elsewhere (threads, an event loop) is given a [`Call`] by which it answers later.
+//!
+//! 1. Answers are on their way within a tick, and at once when there is nothing more to run.
+//! 2. Whatever a function raises, also in pickling what it returned, is an answer.
+
+use super::away::{Away, Run};
+use super::client::{Client, To, set_running};
+use super::payload::Payload;
+use super::slot::{Slot, Waiter};
+use super::{packing, running};
+use crate::fork::Native;
+use dmrpc_hub::{Event, Failure, FunctionId, Outcome, ResultId, TaskId};
+use parking_lot::Mutex;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Answers are gathered for no longer than this.
+const GATHER: Duration = Duration::from_millis(1);
+/// Before a function that took longer than this the last time answers are on their way.
+const LONG_MICROS: u32 = 200;
+/// How often a worker without work looks whether there was a signal.
+const SIGNAL_CHECK: Duration = Duration::from_secs(5);
+
+/// The main thread, as the C library knows it; 0 if it runs nothing.
+static MAIN: AtomicU64 = AtomicU64::new(0);
+
+/// Interrupts the main thread.
+pub(crate) fn interrupt() {
+    // Relaxed: the thread is there for as long as the process.
+    let main = MAIN.load(Ordering::Relaxed);
+    if main != 0 {
+        // SAFETY: the main thread of the process lives as long as it.
+        unsafe { libc::pthread_kill(main as libc::pthread_t, libc::SIGINT) };
+    }
+}
+
+/// A function as it is called.
+struct Function {
+    callable: Py<PyAny>,
+    /// It answers later.
+    deferred: bool,
+    /// How long it took the last time.
+    micros: u32,
+}
+
+struct Worker<'py> {
+    client: Arc<Client>,
+    hooks: Bound<'py, PyAny>,
+    functions: FxHashMap<FunctionId, Function>,
+    /// When the first answer was told that was not flushed.
+    unflushed: Option<Instant>,
+}
+
+fn away(client: &Client) -> PyResult<&Away> {
+    match client.hub() {
+        To::Away(away) => Ok(away),
+        To::Home(_) => Err(PyRuntimeError::new_err("this process is no worker")),
+    }
+}
+
+/// Runs what the hub sends, until the worker is to end. `hooks` is `pydmrpc._worker.Hooks`.
+#[pyfunction]
+pub(crate) fn _work(py: Python<'_>, hooks: &Bound<'_, PyAny>) -> PyResult<()> {
+    let client = running().ok_or_else(|| PyRuntimeError::new_err("this process is no worker"))?;
+    // SAFETY: only asks which thread this is.
+    MAIN.store(unsafe { libc::pthread_self() } as u64, Ordering::Relaxed);
+    let mut worker = Worker { client, hooks: hooks.clone(), functions: FxHashMap::default(), unflushed: None };
+    while let Some(run) = worker.next(py)? {
+        worker.run(py, &run);
+    }
+    worker.client.flush();
+    Ok(())
+}
+
+impl Worker<'_> {
+    /// The next thing to run; `None` if the worker is to end.
+    fn next(&mut self, py: Python<'_>) -> PyResult<Option<Run>> {
+        let client = self.client.clone();
+        let away = away(&client)?;
+        loop {
+            let waiter = {
+                let mut inbox = away.inbox.lock();
+                if let Some(run) = inbox.runs.pop_front() {
+                    inbox.running = Some(run.task);
+                    return Ok(Some(run));
+                }
+                inbox.running = None;
+                if inbox.leaves {
+                    return Ok(None);
+                }
+                let waiter = Waiter::thread(1);
+                inbox.waiter = Some(waiter.clone());
+                waiter
+            };
+            self.unflushed = None;
+            py.detach(|| {
+                self.client.flush();
+                self.client.turns().wait(&self.client, &waiter, Instant::now() + SIGNAL_CHECK);
+                // From now on we are busy: somebody has to see to what comes meanwhile.
+                self.client.turns().call_keeper();
+            });
+            // A signal that is late is for nobody.
+            if let Err(error) = py.check_signals() {
+                drop(error);
+            }
+        }
+    }
+
+    fn run(&mut self, py: Python<'_>, run: &Run) {
+        let given: Vec<Arc<Slot>> = run.given.iter().map(|&id| self.client.given(id)).collect();
+        let (task, returns, function) = (run.task, run.returns, run.function);
+        if self.unflushed.is_some_and(|since| since.elapsed() > GATHER)
+            || self.unflushed.is_some() && self.functions.get(&function).is_none_or(|known| known.micros > LONG_MICROS)
+        {
+            self.unflushed = None;
+            self.client.flush();
+        }
+        let started = Instant::now();
+        let outer = set_running(Some(task));
+        let came = self.call(py, run, &given);
+        set_running(outer);
+        let Some(came) = came.transpose() else { return };
+        let micros = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
+        if let Some(known) = self.functions.get_mut(&function) {
+            known.micros = micros;
+        }
+        let answer = Answer::of(py, &self.hooks, came, returns);
+        answer.tell(&self.client, task, micros);
+        self.unflushed.get_or_insert(started);
+    }
+
+    /// Calls it. `None` if it answers later.
+    fn call<'py>(&mut self, py: Python<'py>, run: &Run, given: &[Arc<Slot>]) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let function = self.function(py, run)?;
+        let (callable, deferred) = (function.callable.bind(py).clone(), function.deferred);
+        let (args, kwargs) = packing::unpack_arguments(py, &run.payload, &run.values)?;
+        if !deferred {
+            return callable.call(args, kwargs.as_ref()).map(Some);
+        }
+        let call = Call {
+            client: Native::new(self.client.clone()),
+            hooks: self.hooks.clone().unbind(),
+            task: run.task,
+            returns: run.returns,
+            started: Instant::now(),
+            given: Mutex::new(Some(Native::new(given.to_vec()))),
+        };
+        callable.call1((call, args, kwargs)).map(|_| None)
+    }
+
+    fn function(&mut self, py: Python<'_>, run: &Run) -> PyResult<&mut Function> {
+        use std::collections::hash_map::Entry;
+        match self.functions.entry(run.function) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let definition = away(&self.client)?.inbox.lock().functions.get(&run.function).cloned();
+                let definition = definition.ok_or_else(|| PyRuntimeError::new_err("nobody said what is to be run"))?;
+                let definition = packing::unpack_value(py, &definition, crate::wait::Deadline::NEVER, true)?;
+                let resolved = self.hooks.call_method1("resolve", (definition, run.create, run.actor.is_some()))?;
+                let (callable, deferred): (Py<PyAny>, bool) = resolved.extract()?;
+                Ok(entry.insert(Function { callable, deferred, micros: 0 }))
+            }
+        }
+    }
+}
+
+/// What came of a call, ready to be sent.
+struct Answer {
+    outcomes: Vec<Outcome<Payload>>,
+    /// What keeps the results in it until it is told.
+    slots: Vec<Arc<Slot>>,
+}
+
+impl Answer {
+    fn of(py: Python<'_>, hooks: &Bound<'_, PyAny>, came: PyResult<Bound<'_, PyAny>>, returns: u32) -> Self {
+        came.and_then(|value| Self::values(&value, returns)).unwrap_or_else(|error| Self::failure(py, hooks, &error))
+    }
+
+    fn values(value: &Bound<'_, PyAny>, returns: u32) -> PyResult<Self> {
+        let mut answer = Self { outcomes: Vec::with_capacity(returns as usize), slots: Vec::new() };
+        match returns {
+            0 => {}
+            1 => answer.push(value)?,
+            _ => {
+                let count = value.len().unwrap_or(usize::MAX);
+                if count != returns as usize {
+                    let message = format!(
+                        "num_returns={returns}, but the function returned {}",
+                        match count {
+                            usize::MAX => "one value".to_owned(),
+                            count => format!("{count} values"),
+                        }
+                    );
+                    return Err(PyValueError::new_err(message));
+                }
+                for value in value.try_iter()? {
+                    answer.push(&value?)?;
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    fn push(&mut self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (payload, contains, slots) = packing::value(value)?;
+        self.outcomes.push(Outcome { value: Ok(payload), contains });
+        self.slots.extend(slots);
+        Ok(())
+    }
+
+    /// An exception.
+    fn failure(py: Python<'_>, hooks: &Bound<'_, PyAny>, error: &PyErr) -> Self {
+        let pack = |error: &PyErr| -> PyResult<_> {
+            let raised = error.value(py);
+            raised.setattr("__traceback__", error.traceback(py))?;
+            packing::value(&hooks.call_method1("failure", (raised,))?)
+        };
+        match pack(error).or_else(|second| pack(&second)) {
+            Ok((payload, contains, slots)) => {
+                Self { outcomes: vec![Outcome { value: Err(Failure::Raised(payload)), contains }], slots }
+            }
+            Err(third) => {
+                let why = format!("its exception could not be sent: {third}");
+                Self { outcomes: vec![Outcome::failed(Failure::Lost(why))], slots: Vec::new() }
+            }
+        }
+    }
+
+    fn tell(self, client: &Arc<Client>, task: TaskId, micros: u32) {
+        let Self { outcomes, slots } = self;
+        client.tell(Event::Finished { client: client.id(), task, outcomes, micros });
+        drop(slots);
+    }
+}
+
+/// A call that is answered later, on any thread: by `finish` or `fail`, once.
+#[pyclass(frozen, module = "pydmrpc._core")]
+pub(crate) struct Call {
+    client: Native<Arc<Client>>,
+    hooks: Py<PyAny>,
+    task: TaskId,
+    returns: u32,
+    started: Instant,
+    /// Results that came with the arguments; `None` when it was answered.
+    given: Mutex<Option<Native<Vec<Arc<Slot>>>>>,
+}
+
+#[pymethods]
+impl Call {
+    /// The task: which client's, and which of that.
+    #[getter]
+    fn task(&self) -> (u32, u32) {
+        (self.task.client.0, self.task.number)
+    }
+
+    /// How many values it returns.
+    #[getter]
+    fn returns(&self) -> u32 {
+        self.returns
+    }
+
+    /// This thread runs the call from now on: what it calls is made by it. Gives what it ran before, for `leave`.
+    fn enter(&self) -> Option<(u32, u32)> {
+        set_running(Some(self.task)).map(|task| (task.client.0, task.number))
+    }
+
+    /// This thread runs what it ran before.
+    #[staticmethod]
+    #[pyo3(signature = (before))]
+    fn leave(before: Option<(u32, u32)>) {
+        set_running(before.map(|(client, number)| TaskId { client: dmrpc_hub::ClientId(client), number }));
+    }
+
+    /// It returned.
+    fn finish(&self, py: Python<'_>, value: Bound<'_, PyAny>) {
+        self.answer(py, Ok(value));
+    }
+
+    /// It raised.
+    fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) {
+        self.answer(py, Err(PyErr::from_value(error)));
+    }
+
+    /// It was cancelled.
+    fn cancelled(&self) {
+        if self.given.lock().take().is_some() {
+            let outcomes = vec![Outcome::failed(Failure::Cancelled)];
+            self.client.tell(Event::Finished { client: self.client.id(), task: self.task, outcomes, micros: 0 });
+            self.client.flush();
+        }
+    }
+
+    /// One of its values is there, and it runs on. Exceptions in pickling are raised.
+    fn yields(&self, index: u32, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (payload, contains, slots) = packing::value(value)?;
+        let result: ResultId = self.task.result(index);
+        let outcome = Outcome { value: Ok(payload), contains };
+        self.client.tell(Event::Yielded { client: self.client.id(), result, outcome });
+        drop(slots);
+        Ok(())
+    }
+}
+
+impl Call {
+    fn answer(&self, py: Python<'_>, came: PyResult<Bound<'_, PyAny>>) {
+        let Some(given) = self.given.lock().take() else { return };
+        let micros = u32::try_from(self.started.elapsed().as_micros()).unwrap_or(u32::MAX);
+        Answer::of(py, self.hooks.bind(py), came, self.returns).tell(&self.client, self.task, micros);
+        self.client.flush();
+        drop(given);
+    }
+}
+
+/// Whether what the main thread runs was to be stopped; asking takes note of it. For the handler of the interrupt.
+#[pyfunction]
+pub(crate) fn _interrupted() -> bool {
+    let Some(client) = running() else { return false };
+    let To::Away(away) = client.hub() else { return false };
+    let mut inbox = away.inbox.lock();
+    let Some(task) = inbox.running else { return false };
+    let before = inbox.interrupted.len();
+    inbox.interrupted.retain(|other| *other != task);
+    inbox.interrupted.len() < before
+}
+
+/// The actor of this worker wants to end when it has done what it was given.
+#[pyfunction]
+pub(crate) fn _exits() -> PyResult<()> {
+    let client = running().ok_or_else(|| PyRuntimeError::new_err("this process is no worker"))?;
+    away(&client)?.inbox.lock().leaves = true;
+    client.tell(Event::ActorExits { client: client.id() });
+    client.flush();
+    Ok(())
+}
