@@ -54,11 +54,11 @@ fn serve(address: SocketAddr, until: Instant) -> Result<(), Box<dyn std::error::
         use dmrpc_fabric::datagram::dpdk::{DpdkDevice, DpdkOptions};
         let device = DpdkDevice::start(&DpdkOptions::from_env()?, v4.port())?;
         let mut listener = DatagramListener::new(device, EndpointOptions::default())?;
-        return answer(move || listener.try_accept(), until);
+        return answer(move || { let mut ready = Vec::new(); listener.poll(&mut ready)?; listener.try_accept() }, until);
     }
     let bytes = std::env::var("DATAGRAM_BYTES").ok().and_then(|s| s.parse().ok());
     let mut listener = DatagramListener::new(UdpDevice::bind(address, bytes)?, EndpointOptions::default())?;
-    answer(move || listener.try_accept(), until)
+    answer(move || { let mut ready = Vec::new(); listener.poll(&mut ready)?; listener.try_accept() }, until)
 }
 
 /// Answers each message by its head, and by its body if its head says so.
@@ -72,6 +72,7 @@ fn answer(
         links.extend(accept()?);
         links.retain_mut(|link| {
             loop {
+                if !link.receiver.spin(Duration::ZERO) { let _ = link.sender.flush(); return true; }
                 match link.receiver.recv() {
                     Ok(Incoming::Empty) => return true,
                     Ok(Incoming::Head { head, body_len }) => {
@@ -81,7 +82,7 @@ fn answer(
                             link.receiver.place(Target::Discard);
                         }
                         let head = link.receiver.head().to_vec();
-                        if link.sender.try_send(&head, body).is_err() || link.sender.flush().is_err() {
+                        if link.sender.try_send(&head, body).is_err() || (wanted > 0 && link.sender.flush().is_err()) {
                             return false;
                         }
                     }
@@ -149,8 +150,8 @@ fn ping(address: SocketAddr) -> Result<(), Box<dyn std::error::Error>> {
         if gathered > 0 {
             link.sender.flush()?;
         }
-        while let Incoming::Head { .. } = link.receiver.recv()? {
-            received += 1;
+        while link.receiver.spin(Duration::ZERO) {
+            if let Incoming::Head { .. } = link.receiver.recv()? { received += 1; } else { break; }
         }
     }
     println!("{:.2} M small requests a second", received as f64 / start.elapsed().as_secs_f64() / 1e6);

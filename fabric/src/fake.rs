@@ -254,8 +254,12 @@ impl Receiver for FakeReceiver {
         &self.head
     }
 
-    fn spin(&mut self, budget: Duration) {
-        self.inner.spin(budget);
+    fn spin(&mut self, budget: Duration) -> bool {
+        self.inner.spin(budget)
+    }
+
+    fn tag(&mut self, tag: u64) {
+        self.inner.tag(tag);
     }
 
     fn place(&mut self, target: Target) {

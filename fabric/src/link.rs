@@ -138,9 +138,16 @@ pub trait Receiver: Send {
 
     /// Burns up to `budget` of processor time until there is something to receive, if the transport can tell without the
     /// operating system. Call it before [`recv`](Receiver::recv): it takes back a wake-up that was asked for and not yet
-    /// given, so that neither side makes a system call.
-    fn spin(&mut self, budget: std::time::Duration) {
+    /// given, so that neither side makes a system call. Whether `recv` may have something to say; a transport that can't tell
+    /// says that it may. With a budget of zero it looks once.
+    fn spin(&mut self, budget: std::time::Duration) -> bool {
         let _ = budget;
+        true
+    }
+
+    /// What a loop calls this half that turns its listener itself: see [`Listener::poll`](crate::listen::Listener::poll).
+    fn tag(&mut self, tag: u64) {
+        let _ = tag;
     }
 
     /// Says whether the caller waits edge-triggered: not for a descriptor to be ready, but for it to become ready again. Then

@@ -12,6 +12,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_lcore.h>
 #include <rte_mbuf.h>
 #include <rte_memory.h>
 #include <rte_memzone.h>
@@ -20,8 +21,10 @@
 
 #include "shim.h"
 
-/* The most pieces of one frame that are sent from where they are. */
+/* Frames that cross in one call. */
 #define MAX_BURST 64
+/* Buffers that each thread keeps for itself of a pool. */
+#define POOL_CACHE 256
 
 struct dmrpc_port {
 	uint16_t id;
@@ -29,13 +32,16 @@ struct dmrpc_port {
 	uint32_t frame_bytes;
 	struct rte_mempool *rx_pool;
 	struct rte_mempool *tx_pool;
+	/* Frames that the driver had no room for. */
+	uint32_t pending_count;
+	struct rte_mbuf *pending[MAX_BURST];
 };
 
-/* What DPDK knows of a piece of memory that is lent to it. */
+/* What DPDK knows of a piece of memory that is lent to it: in the private part of the buffer that stands for the piece. */
 struct lent {
 	struct rte_mbuf_ext_shared_info shared;
 	dmrpc_release release;
-	void *owner;
+	struct dmrpc_owner owner;
 };
 
 static __thread char last_error[256];
@@ -80,19 +86,30 @@ int dmrpc_eal_init(int argc, char **argv)
 	return 0;
 }
 
+/* A thread that EAL knows has buffers of its own in each pool, and takes them without asking the others. */
+int dmrpc_thread_attach(void)
+{
+	return rte_lcore_id() != LCORE_ID_ANY ? 0 : rte_thread_register();
+}
+
+void dmrpc_thread_detach(void)
+{
+	rte_thread_unregister();
+}
+
 uint16_t dmrpc_port_count(void)
 {
 	return rte_eth_dev_count_avail();
 }
 
-static struct rte_mempool *make_pool(const char *what, uint16_t port, uint32_t count, uint32_t room, int node)
+static struct rte_mempool *make_pool(const char *what, uint16_t port, uint32_t count, uint16_t private_bytes, uint32_t room,
+				     int node)
 {
 	char name[RTE_MEMPOOL_NAMESIZE];
 	struct rte_mempool *pool;
 
 	snprintf(name, sizeof(name), "dmrpc_%s_%u", what, port);
-	/* No per-core cache: our threads are none of EAL's. */
-	pool = rte_pktmbuf_pool_create(name, count, 0, 0, room, node);
+	pool = rte_pktmbuf_pool_create(name, count, POOL_CACHE, private_bytes, room, node);
 	if (pool == NULL)
 		set_error("making a pool of packet buffers", rte_errno);
 	return pool;
@@ -129,8 +146,9 @@ struct dmrpc_port *dmrpc_port_start(uint16_t id, const struct dmrpc_port_options
 	node = rte_eth_dev_socket_id(id);
 	if (room < RTE_MBUF_DEFAULT_BUF_SIZE)
 		room = RTE_MBUF_DEFAULT_BUF_SIZE;
-	port->rx_pool = make_pool("rx", id, options->rx_buffers, room, node);
-	port->tx_pool = make_pool("tx", id, options->tx_buffers, room, node);
+	port->rx_pool = make_pool("rx", id, options->rx_buffers, 0, room, node);
+	port->tx_pool = make_pool("tx", id, options->tx_buffers, RTE_ALIGN(sizeof(struct lent), RTE_MBUF_PRIV_ALIGN), room,
+				  node);
 	if (port->rx_pool == NULL || port->tx_pool == NULL)
 		goto failed;
 
@@ -139,11 +157,9 @@ struct dmrpc_port *dmrpc_port_start(uint16_t id, const struct dmrpc_port_options
 	if (port->multi_segment)
 		conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 	conf.intr_conf.rxq = 1;
-	info->rx_interrupt = 1;
 	result = rte_eth_dev_configure(id, 1, 1, &conf);
 	if (result < 0) {
 		conf.intr_conf.rxq = 0;
-		info->rx_interrupt = 0;
 		result = rte_eth_dev_configure(id, 1, 1, &conf);
 	}
 	if (result == 0)
@@ -170,6 +186,11 @@ struct dmrpc_port *dmrpc_port_start(uint16_t id, const struct dmrpc_port_options
 	snprintf(info->driver, sizeof(info->driver), "%s", device.driver_name);
 	memcpy(info->mac, mac.addr_bytes, sizeof(info->mac));
 	info->multi_segment = port->multi_segment;
+	info->rx_fd = -1;
+	if (conf.intr_conf.rxq && rte_eth_dev_rx_intr_enable(id, 0) == 0) {
+		(void)rte_eth_dev_rx_intr_disable(id, 0);
+		info->rx_fd = rte_eth_dev_rx_intr_ctl_q_get_fd(id, 0);
+	}
 	info->numa_node = node;
 	return port;
 failed:
@@ -179,8 +200,15 @@ failed:
 	return NULL;
 }
 
+static void drop_pending(struct dmrpc_port *port)
+{
+	while (port->pending_count > 0)
+		rte_pktmbuf_free(port->pending[--port->pending_count]);
+}
+
 int dmrpc_port_restart(struct dmrpc_port *port)
 {
+	drop_pending(port);
 	(void)rte_eth_dev_stop(port->id);
 	return rte_eth_dev_start(port->id);
 }
@@ -196,6 +224,7 @@ int dmrpc_port_is_up(struct dmrpc_port *port)
 /* The pools stay: frames that are still held give their buffers back to them. */
 void dmrpc_port_stop(struct dmrpc_port *port)
 {
+	drop_pending(port);
 	(void)rte_eth_dev_stop(port->id);
 	(void)rte_eth_dev_close(port->id);
 }
@@ -207,6 +236,8 @@ uint32_t dmrpc_rx_burst(struct dmrpc_port *port, struct dmrpc_frame *frames, uin
 	uint16_t count, i;
 
 	count = rte_eth_rx_burst(port->id, 0, mbufs, most < MAX_BURST ? most : MAX_BURST);
+	for (i = 0; i < count; i++)
+		rte_prefetch0(rte_pktmbuf_mtod(mbufs[i], const void *));
 	for (i = 0; i < count; i++) {
 		/* Frames are agreed to fit one buffer; a peer that thinks otherwise is not listened to. */
 		if (mbufs[i]->nb_segs > 1 && rte_pktmbuf_linearize(mbufs[i]) != 0) {
@@ -219,6 +250,11 @@ uint32_t dmrpc_rx_burst(struct dmrpc_port *port, struct dmrpc_frame *frames, uin
 		kept++;
 	}
 	return kept;
+}
+
+int dmrpc_rx_interrupt(struct dmrpc_port *port, int on)
+{
+	return on ? rte_eth_dev_rx_intr_enable(port->id, 0) : rte_eth_dev_rx_intr_disable(port->id, 0);
 }
 
 uint32_t dmrpc_rx_buffers_free(struct dmrpc_port *port)
@@ -236,21 +272,18 @@ static void let_go(void *start, void *opaque)
 	struct lent *lent = opaque;
 
 	(void)start;
-	lent->release(lent->owner);
-	free(lent);
+	lent->release(&lent->owner);
 }
 
-/* Appends a piece to a frame, from where it is. Takes the owner in any case but failure. */
-static int lend(struct dmrpc_port *port, struct rte_mbuf *frame, const struct dmrpc_piece *piece, dmrpc_release release)
+/* Appends a piece to a frame, from where it is. Takes the owner if it can. */
+static int lend(struct dmrpc_port *port, struct rte_mbuf *frame, struct dmrpc_piece *piece, dmrpc_release release)
 {
 	struct rte_mbuf *segment = rte_pktmbuf_alloc(port->tx_pool);
-	struct lent *lent = malloc(sizeof(*lent));
+	struct lent *lent;
 
-	if (segment == NULL || lent == NULL) {
-		rte_pktmbuf_free(segment);
-		free(lent);
+	if (segment == NULL)
 		return -ENOMEM;
-	}
+	lent = rte_mbuf_to_priv(segment);
 	lent->shared.free_cb = let_go;
 	lent->shared.fcb_opaque = lent;
 	lent->release = release;
@@ -261,34 +294,27 @@ static int lend(struct dmrpc_port *port, struct rte_mbuf *frame, const struct dm
 	segment->data_off = 0;
 	segment->data_len = piece->len;
 	segment->pkt_len = piece->len;
-	if (rte_pktmbuf_chain(frame, segment) != 0) {
+	/* Fails for frames of too many segments; with the segment the owner goes. */
+	if (rte_pktmbuf_chain(frame, segment) != 0)
 		rte_pktmbuf_free(segment);
-		return 0;
-	}
 	return 0;
 }
 
-static struct rte_mbuf *build(struct dmrpc_port *port, const struct dmrpc_piece *pieces, uint32_t count,
-			      dmrpc_release release)
+/* NULL without buffers: then the frame is as good as lost on the way. */
+static struct rte_mbuf *build(struct dmrpc_port *port, struct dmrpc_piece *pieces, uint32_t count, dmrpc_release release)
 {
 	struct rte_mbuf *frame = rte_pktmbuf_alloc(port->tx_pool);
 	struct rte_mbuf *last = frame;
 	uint32_t i;
 
 	for (i = 0; i < count; i++) {
-		const struct dmrpc_piece *piece = &pieces[i];
+		struct dmrpc_piece *piece = &pieces[i];
 
-		if (frame == NULL) {
-			/* Out of buffers: the frame is as good as lost on the way. */
-			if (piece->owner != NULL)
-				release(piece->owner);
-			continue;
-		}
-		if (piece->owner != NULL && port->multi_segment && lend(port, frame, piece, release) == 0) {
+		if (piece->lent && frame != NULL && port->multi_segment && lend(port, frame, piece, release) == 0) {
 			last = NULL;
 			continue;
 		}
-		if (last == NULL) {
+		if (frame != NULL && last == NULL) {
 			last = rte_pktmbuf_alloc(port->tx_pool);
 			if (last == NULL || rte_pktmbuf_chain(frame, last) != 0) {
 				rte_pktmbuf_free(last);
@@ -306,37 +332,32 @@ static struct rte_mbuf *build(struct dmrpc_port *port, const struct dmrpc_piece 
 				frame = NULL;
 			}
 		}
-		if (piece->owner != NULL)
-			release(piece->owner);
+		if (piece->lent)
+			release(&piece->owner);
 	}
 	return frame;
 }
 
-/* Sends; owners are released exactly once, now or when the driver is done. Returns how many frames the driver took. */
+/* Sends; owners are released exactly once, now or when the driver is done. Returns for how many more frames there is room. */
 uint32_t dmrpc_tx_burst(struct dmrpc_port *port, const struct dmrpc_packet *packets, uint32_t count,
-			const struct dmrpc_piece *pieces, dmrpc_release release)
+			struct dmrpc_piece *pieces, dmrpc_release release)
 {
-	struct rte_mbuf *frames[MAX_BURST];
-	uint32_t sent = 0, next = 0;
+	uint32_t next, taken = 0, step;
 
-	while (next < count) {
-		uint16_t built = 0, taken = 0, tries = 0;
+	for (next = 0; next < count && port->pending_count < MAX_BURST; next++) {
+		struct rte_mbuf *frame = build(port, pieces + packets[next].first, packets[next].count, release);
 
-		for (; next < count && built < MAX_BURST; next++) {
-			struct rte_mbuf *frame =
-				build(port, pieces + packets[next].first, packets[next].count, release);
-
-			if (frame != NULL)
-				frames[built++] = frame;
-		}
-		/* A full ring drains within a burst's time, or the frames are lost. */
-		while (taken < built && tries++ < 64)
-			taken += rte_eth_tx_burst(port->id, 0, frames + taken, built - taken);
-		sent += taken;
-		while (taken < built)
-			rte_pktmbuf_free(frames[taken++]);
+		if (frame != NULL)
+			port->pending[port->pending_count++] = frame;
 	}
-	return sent;
+	do {
+		step = rte_eth_tx_burst(port->id, 0, port->pending + taken, port->pending_count - taken);
+		taken += step;
+	} while (step > 0 && taken < port->pending_count);
+	port->pending_count -= taken;
+	if (port->pending_count > 0 && taken > 0)
+		memmove(port->pending, port->pending + taken, port->pending_count * sizeof(port->pending[0]));
+	return MAX_BURST - port->pending_count;
 }
 
 /* Memory of DPDK's own, for pages: what a driver shares with its peer or a card can reach. */

@@ -9,8 +9,8 @@ struct dmrpc_port_info {
 	uint8_t mac[6];
 	/* Whether a packet may be sent in several pieces. */
 	uint8_t multi_segment;
-	/* Whether the driver can be waited on. */
-	uint8_t rx_interrupt;
+	/* Becomes readable when a frame comes in after dmrpc_rx_interrupt(port, 1); -1 if the driver can't be waited on. */
+	int32_t rx_fd;
 	int32_t numa_node;
 };
 
@@ -30,11 +30,17 @@ struct dmrpc_frame {
 	uint32_t len;
 };
 
-/* Part of a frame to be sent. With an owner: memory of DPDK's that may be sent from where it is. */
+/* What keeps a piece of memory, as a value of Rust's that C only moves. */
+struct dmrpc_owner {
+	uint64_t words[4];
+};
+
+/* Part of a frame to be sent. If it is lent: memory of DPDK's that may be sent from where it is, until its owner is released. */
 struct dmrpc_piece {
 	const uint8_t *start;
 	uint32_t len;
-	void *owner;
+	uint32_t lent;
+	struct dmrpc_owner owner;
 };
 
 /* A frame to be sent: `count` pieces of the array that is passed with it. */
@@ -43,7 +49,7 @@ struct dmrpc_packet {
 	uint32_t count;
 };
 
-typedef void (*dmrpc_release)(void *owner);
+typedef void (*dmrpc_release)(struct dmrpc_owner *owner);
 
 struct dmrpc_port;
 
@@ -51,16 +57,19 @@ int dmrpc_eal_init(int argc, char **argv);
 const char *dmrpc_error(void);
 const char *dmrpc_version_built(void);
 const char *dmrpc_version_running(void);
+int dmrpc_thread_attach(void);
+void dmrpc_thread_detach(void);
 uint16_t dmrpc_port_count(void);
 struct dmrpc_port *dmrpc_port_start(uint16_t port, const struct dmrpc_port_options *options, struct dmrpc_port_info *info);
 int dmrpc_port_restart(struct dmrpc_port *port);
 int dmrpc_port_is_up(struct dmrpc_port *port);
 void dmrpc_port_stop(struct dmrpc_port *port);
 uint32_t dmrpc_rx_burst(struct dmrpc_port *port, struct dmrpc_frame *frames, uint32_t most);
+int dmrpc_rx_interrupt(struct dmrpc_port *port, int on);
 uint32_t dmrpc_rx_buffers_free(struct dmrpc_port *port);
 void dmrpc_frame_free(void *mbuf);
 uint32_t dmrpc_tx_burst(struct dmrpc_port *port, const struct dmrpc_packet *packets, uint32_t count,
-			const struct dmrpc_piece *pieces, dmrpc_release release);
+			struct dmrpc_piece *pieces, dmrpc_release release);
 void *dmrpc_memory_reserve(const char *name, uint64_t bytes, int32_t numa_node, uint64_t *reserved);
 int dmrpc_memory_is_dpdk(const void *start);
 

@@ -17,8 +17,8 @@ pub struct PortInfo {
     pub mac: [u8; 6],
     /// Whether a frame may be sent in several pieces.
     pub multi_segment: u8,
-    /// Whether the driver can be waited on.
-    pub rx_interrupt: u8,
+    /// Becomes readable when a frame comes in after [`dmrpc_rx_interrupt`]; -1 if the driver can't be waited on.
+    pub rx_fd: c_int,
     /// The memory that is near it; negative if unknown.
     pub numa_node: i32,
 }
@@ -51,7 +51,10 @@ pub struct RxFrame {
     pub len: u32,
 }
 
-/// Part of a frame to be sent. With an owner it is memory of DPDK's that may be sent from where it is.
+/// What keeps a piece of memory: a value of the caller's, which C only moves.
+pub type Owner = [u64; 4];
+
+/// Part of a frame to be sent.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct TxPiece {
@@ -59,8 +62,10 @@ pub struct TxPiece {
     pub start: *const u8,
     /// Number of bytes.
     pub len: u32,
-    /// Passed to the release function once the memory is no longer looked at; null for bytes to be copied at once.
-    pub owner: *mut c_void,
+    /// 1 for memory of DPDK's that may be sent from where it is until its owner is released, 0 for bytes to be copied at once.
+    pub lent: u32,
+    /// Passed to the release function once the memory is no longer looked at, if it is lent.
+    pub owner: Owner,
 }
 
 /// A frame to be sent, as a run of pieces.
@@ -79,8 +84,8 @@ pub struct Port {
     _opaque: [u8; 0],
 }
 
-/// Lets an owner of lent memory go. May be called on any thread that sends or stops the port.
-pub type Release = unsafe extern "C" fn(owner: *mut c_void);
+/// Takes an owner of lent memory over and lets it go. May be called on any thread that sends or stops the port.
+pub type Release = unsafe extern "C" fn(owner: *mut Owner);
 
 // SAFETY: the declarations below are those of `shim/shim.h`, and the structs above have its layouts.
 unsafe extern "C" {
@@ -92,6 +97,10 @@ unsafe extern "C" {
     pub fn dmrpc_version_built() -> *const c_char;
     /// The version that is loaded, as `DPDK 22.11.3`.
     pub fn dmrpc_version_running() -> *const c_char;
+    /// Makes the thread known to EAL, so that it has buffers at hand in each pool; -1 if there are too many. Everything works without.
+    pub fn dmrpc_thread_attach() -> c_int;
+    /// Takes that back, before the thread ends.
+    pub fn dmrpc_thread_detach();
     /// How many ports there are.
     pub fn dmrpc_port_count() -> u16;
     /// Starts a port with one queue each way; null with [`dmrpc_error`].
@@ -104,16 +113,19 @@ unsafe extern "C" {
     pub fn dmrpc_port_stop(port: *mut Port);
     /// Takes in at most `most` frames.
     pub fn dmrpc_rx_burst(port: *mut Port, frames: *mut RxFrame, most: u32) -> u32;
+    /// Turns on or off that the port's descriptor becomes readable when a frame comes in; 0 if it worked.
+    pub fn dmrpc_rx_interrupt(port: *mut Port, on: c_int) -> c_int;
     /// How many receive buffers are free.
     pub fn dmrpc_rx_buffers_free(port: *mut Port) -> u32;
     /// Gives a frame's buffer back. Safe to call on any thread.
     pub fn dmrpc_frame_free(mbuf: *mut c_void);
-    /// Sends frames; takes all owners. Returns how many frames the driver took, the others are lost.
+    /// Sends frames, as many as there was [room](dmrpc_tx_burst) for last; takes all owners. What the driver does not take waits
+    /// for the next call. Returns for how many more frames there is room.
     pub fn dmrpc_tx_burst(
         port: *mut Port,
         packets: *const TxPacket,
         count: u32,
-        pieces: *const TxPiece,
+        pieces: *mut TxPiece,
         release: Release,
     ) -> u32;
     /// Reserves memory of DPDK's own, for ever; null with [`dmrpc_error`].

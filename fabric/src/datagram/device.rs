@@ -47,4 +47,11 @@ pub trait Device: Send + 'static {
 
     /// What to wait on until something arrives; empty for a device that can only be polled.
     fn interests(&self) -> Interests<'_>;
+
+    /// Somebody is about to wait on the device, or has done so. Whether to look at it once more before the wait, because its bell
+    /// only rings for what comes from now on.
+    fn rest(&mut self, asleep: bool) -> bool {
+        let _ = asleep;
+        false
+    }
 }

@@ -9,13 +9,15 @@ use super::device::{Device, Frame};
 use super::endpoint::EndpointOptions;
 use super::links::{PlaceOfPeer, Shared};
 use super::outbox::Piece;
-use crate::link::{Interests, LinkError, Peer};
+use super::reserved;
+use crate::link::{Interest, Interests, LinkError, Peer};
 use bytes::Bytes;
 use dmrpc_dpdk_sys as sys;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -31,14 +33,23 @@ const BROADCAST: Mac = [0xff; 6];
 const MIN_FRAME_BYTES: usize = 60;
 /// Frames to a driver in one call.
 const BURST: usize = 64;
+/// Peers whose headers are kept ready.
+const ROUTES: usize = 64;
+/// Shorter pieces are cheaper to copy than to lend.
+const LENT_BYTES: usize = 256;
 const RING_ENTRIES: u16 = 1024;
-const BUFFERS: u32 = 8192;
+const RX_BUFFERS: u32 = 8192;
+const TX_BUFFERS: u32 = 4096;
 /// With fewer free buffers than this, frames are copied out of them, so that the port goes on receiving.
 const LOW_BUFFERS: u32 = 2048;
 /// The same neighbour is asked for at most so often.
 const ARP_INTERVAL: Duration = Duration::from_millis(1);
 /// A port without a link is started anew at most so often.
 const RESTART_INTERVAL: Duration = Duration::from_millis(20);
+/// After so many looks that found nothing the link itself is looked at.
+const LOOKS: u32 = 1024;
+/// After so many bursts the free buffers are counted.
+const BURSTS: u32 = 32;
 /// Neighbours that are remembered.
 const MAX_NEIGHBOURS: usize = 65_536;
 
@@ -92,6 +103,16 @@ pub fn configure(options: DpdkOptions) -> Result<(), LinkError> {
     }
 }
 
+/// What this process was told, by whatever way.
+fn options() -> Result<DpdkOptions, LinkError> {
+    CONFIGURED.get().cloned().map_or_else(DpdkOptions::from_env, Ok)
+}
+
+/// Starts EAL, if it does not run.
+pub(super) fn start() -> Result<(), LinkError> {
+    start_eal(&options()?.eal)
+}
+
 /// The port of this process, which speaks at UDP port `udp_port`. It is started once, and stays.
 pub(super) fn endpoint(udp_port: u16, options: EndpointOptions) -> Result<Arc<Shared<DpdkDevice>>, LinkError> {
     static ENDPOINT: Mutex<Option<Arc<Shared<DpdkDevice>>>> = Mutex::new(None);
@@ -99,11 +120,7 @@ pub(super) fn endpoint(udp_port: u16, options: EndpointOptions) -> Result<Arc<Sh
     let shared = match &*endpoint {
         Some(shared) => shared.clone(),
         None => {
-            let dpdk = match CONFIGURED.get() {
-                Some(options) => options.clone(),
-                None => DpdkOptions::from_env()?,
-            };
-            endpoint.insert(Shared::new(DpdkDevice::start(&dpdk, udp_port)?, options)?).clone()
+            endpoint.insert(Shared::new(DpdkDevice::start(&self::options()?, udp_port)?, options)?).clone()
         }
     };
     let speaks_at = shared.with_device(|device| device.address().port());
@@ -114,7 +131,7 @@ pub(super) fn endpoint(udp_port: u16, options: EndpointOptions) -> Result<Arc<Sh
 }
 
 /// What the shim said went wrong last.
-fn shim_error(doing: &'static str) -> LinkError {
+pub(super) fn shim_error(doing: &'static str) -> LinkError {
     // SAFETY: the shim gives a string that lives as long as its thread.
     let message = unsafe { CStr::from_ptr(sys::dmrpc_error()) }.to_string_lossy().into_owned();
     LinkError::Io { doing, source: std::io::Error::other(message) }
@@ -131,7 +148,7 @@ fn start_eal(arguments: &[String]) -> Result<(), LinkError> {
         if !running.contains(&*built) {
             return Err(format!("built for DPDK {built} and run with {running}: build again"));
         }
-        let mut arguments: Vec<*mut std::ffi::c_char> = std::iter::once("dmrpc")
+        let mut arguments: Vec<*mut c_char> = std::iter::once("dmrpc")
             .chain(arguments.iter().map(String::as_str))
             // EAL keeps pointers into its arguments.
             .map(|argument| CString::new(argument).map(CString::into_raw))
@@ -190,6 +207,16 @@ impl PlaceOfPeer for SocketAddrV4 {
     }
 }
 
+/// How to reach a peer, in the form it is needed for each frame.
+struct Route {
+    peer: SocketAddrV4,
+    mac: Mac,
+    /// Ethernet, IPv4 and UDP headers, but for lengths and checksum.
+    front: [u8; HEADERS_BYTES],
+    /// The sum of the IPv4 header without its length.
+    sum: u32,
+}
+
 struct Neighbour {
     mac: Option<Mac>,
     asked: Option<Instant>,
@@ -202,15 +229,27 @@ pub struct DpdkDevice {
     address: SocketAddrV4,
     mtu: usize,
     neighbours: HashMap<Ipv4Addr, Neighbour>,
-    identification: u16,
+    /// Peers spoken to lately, each at a place that follows from its address.
+    routes: Vec<Option<Route>>,
+    /// Whether the driver has a peer that must be there for it to start.
+    connects: bool,
     up: bool,
+    /// Looks in a row that found nothing.
+    looks: u32,
+    bursts: u32,
+    /// Whether there are few free buffers.
+    scarce: bool,
     restarted: Instant,
     /// Headers and copied pieces of the frames that wait; never grows beyond its first capacity, so that pointers into it hold.
     copied: Vec<u8>,
     pieces: Vec<sys::TxPiece>,
     packets: Vec<sys::TxPacket>,
-    /// Frames that the driver did not take.
-    dropped: u64,
+    /// Frames that came in, of one burst.
+    frames: Box<[sys::RxFrame; BURST]>,
+    /// Frames that the shim has room for.
+    room: usize,
+    /// What to wait on, where the driver has something.
+    fd: Option<OwnedFd>,
 }
 
 // SAFETY: the port is used by whoever has the device, one thread at a time; the pieces' pointers are used up by `flush`.
@@ -233,28 +272,42 @@ impl DpdkDevice {
             rx_descriptors: RING_ENTRIES,
             tx_descriptors: RING_ENTRIES,
             frame_bytes: frame_bytes as u32,
-            rx_buffers: BUFFERS,
-            tx_buffers: BUFFERS,
+            rx_buffers: RX_BUFFERS,
+            tx_buffers: TX_BUFFERS,
         };
-        let mut info = sys::PortInfo { driver: [0; 64], mac: [0; 6], multi_segment: 0, rx_interrupt: 0, numa_node: -1 };
+        let mut info = sys::PortInfo { driver: [0; 64], mac: [0; 6], multi_segment: 0, rx_fd: -1, numa_node: -1 };
         // SAFETY: both point to structs of the shim's layout.
         let port = unsafe { sys::dmrpc_port_start(0, &raw const port_options, &raw mut info) };
         if port.is_null() {
             return Err(shim_error("starting a DPDK port"));
         }
+        let fd = (info.rx_fd >= 0).then(|| {
+            // SAFETY: the driver keeps it open as long as the port is started.
+            let fd = unsafe { BorrowedFd::borrow_raw(info.rx_fd) }.try_clone_to_owned()?;
+            rustix::fs::fcntl_setfl(&fd, rustix::fs::fcntl_getfl(&fd)? | rustix::fs::OFlags::NONBLOCK)?;
+            Ok(fd)
+        });
+        let fd = fd.transpose().map_err(|error: std::io::Error| LinkError::io("preparing a driver's descriptor", error))?;
+        let none = sys::RxFrame { mbuf: std::ptr::null_mut(), start: std::ptr::null(), len: 0 };
         Ok(Self {
             port,
             info,
+            connects: info.driver.starts_with(&b"net_memif".map(|c| c as c_char)),
             address: SocketAddrV4::new(options.address, udp_port),
             mtu: options.mtu,
             neighbours: HashMap::new(),
-            identification: 0,
+            routes: (0..ROUTES).map(|_| None).collect(),
             up: false,
+            looks: LOOKS,
+            bursts: 0,
+            scarce: false,
             restarted: Instant::now(),
             copied: Vec::with_capacity((BURST + 1) * frame_bytes),
             pieces: Vec::new(),
             packets: Vec::new(),
-            dropped: 0,
+            frames: Box::new([none; BURST]),
+            room: BURST,
+            fd,
         })
     }
 
@@ -269,15 +322,46 @@ impl DpdkDevice {
         self.address
     }
 
-    /// Frames that the driver did not take.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
     fn learn(&mut self, address: Ipv4Addr, mac: Mac) {
         if self.neighbours.len() < MAX_NEIGHBOURS || self.neighbours.contains_key(&address) {
             self.neighbours.insert(address, Neighbour { mac: Some(mac), asked: None });
+            for route in &mut self.routes {
+                if route.as_ref().is_some_and(|route| *route.peer.ip() == address && route.mac != mac) {
+                    *route = None;
+                }
+            }
         }
+    }
+
+    /// Where the route to a peer is kept.
+    fn place(peer: SocketAddrV4) -> usize {
+        (usize::from(peer.ip().octets()[3]) ^ usize::from(peer.port())) % ROUTES
+    }
+
+    /// The way to a peer, unless its Ethernet address is to be asked for first.
+    fn route(&mut self, peer: SocketAddrV4) -> Option<&Route> {
+        let place = Self::place(peer);
+        if !self.routes[place].as_ref().is_some_and(|route| route.peer == peer) {
+            let mac = self.neighbour(*peer.ip())?;
+            let mut front = [0u8; HEADERS_BYTES];
+            front[0..6].copy_from_slice(&mac);
+            front[6..12].copy_from_slice(&self.info.mac);
+            front[12..14].copy_from_slice(&ETHERTYPE_IPV4);
+            let ip = &mut front[ETHERNET_BYTES..];
+            ip[0] = 0x45;
+            // Not to be fragmented, so that the identification means nothing (RFC 6864).
+            ip[6] = 0x40;
+            ip[8] = 64;
+            ip[9] = 17;
+            ip[12..16].copy_from_slice(&self.address.ip().octets());
+            ip[16..20].copy_from_slice(&peer.ip().octets());
+            let sum = internet_sum(&ip[..IPV4_BYTES]);
+            let udp = &mut ip[IPV4_BYTES..];
+            udp[0..2].copy_from_slice(&self.address.port().to_be_bytes());
+            udp[2..4].copy_from_slice(&peer.port().to_be_bytes());
+            self.routes[place] = Some(Route { peer, mac, front, sum });
+        }
+        self.routes[place].as_ref()
     }
 
     /// The Ethernet address of a neighbour, if it is known; asks for it if not.
@@ -298,7 +382,7 @@ impl DpdkDevice {
     }
 
     fn send_arp(&mut self, operation: u8, to: Mac, target: Mac, target_address: Ipv4Addr) {
-        if self.packets.len() >= BURST {
+        if self.packets.len() >= self.room {
             return;
         }
         let mut frame = [0u8; MIN_FRAME_BYTES];
@@ -312,18 +396,18 @@ impl DpdkDevice {
         frame[28..32].copy_from_slice(&self.address.ip().octets());
         frame[32..38].copy_from_slice(&target);
         frame[38..42].copy_from_slice(&target_address.octets());
-        let first = self.pieces.len() as u32;
-        self.copy(&frame);
+        let (first, start) = (self.pieces.len() as u32, self.copied.len());
+        self.copied.extend_from_slice(&frame);
+        self.push_copied(start);
         self.packets.push(sys::TxPacket { first, count: 1 });
     }
 
-    /// Adds a piece that is copied.
-    fn copy(&mut self, bytes: &[u8]) {
-        debug_assert!(self.copied.len() + bytes.len() <= self.copied.capacity(), "room was asked for");
-        let start = self.copied.len();
-        self.copied.extend_from_slice(bytes);
-        let start = self.copied[start..].as_ptr();
-        self.pieces.push(sys::TxPiece { start, len: bytes.len() as u32, owner: std::ptr::null_mut() });
+    /// Adds the piece of what was copied from `start` on, if it is any.
+    fn push_copied(&mut self, start: usize) {
+        let bytes = &self.copied[start..];
+        if !bytes.is_empty() {
+            self.pieces.push(sys::TxPiece { start: bytes.as_ptr(), len: bytes.len() as u32, lent: 0, owner: [0; 4] });
+        }
     }
 
     /// What a frame is: a datagram for us, from whom and where in the frame; or something that was dealt with.
@@ -363,10 +447,12 @@ impl DpdkDevice {
                 if end > frame.len() {
                     return None;
                 }
-                if !matches!(self.neighbours.get(&source), Some(Neighbour { mac: Some(known), .. }) if *known == mac) {
+                let from = SocketAddrV4::new(source, port(0));
+                let known = self.routes[Self::place(from)].as_ref();
+                if !known.is_some_and(|route| *route.peer.ip() == source && route.mac == mac) {
                     self.learn(source, mac);
                 }
-                Some((SocketAddrV4::new(source, port(0)), start, end))
+                Some((from, start, end))
             }
             _ => None,
         }
@@ -374,12 +460,13 @@ impl DpdkDevice {
 
     /// A virtual device's peer may come late, or go and come again.
     fn see_to_link(&mut self) {
-        if self.up || self.restarted.elapsed() < RESTART_INTERVAL {
+        self.looks = 0;
+        if self.restarted.elapsed() < RESTART_INTERVAL {
             return;
         }
         // SAFETY: the port was started and not stopped.
         self.up = unsafe { sys::dmrpc_port_is_up(self.port) } != 0;
-        if !self.up {
+        if !self.up && self.connects {
             // SAFETY: as above.
             unsafe { sys::dmrpc_port_restart(self.port) };
         }
@@ -387,25 +474,43 @@ impl DpdkDevice {
     }
 }
 
-/// The sum of RFC 1071 over a header whose checksum field is 0.
-fn internet_checksum(header: &[u8]) -> u16 {
-    let mut sum: u32 = header.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
+/// The sum of RFC 1071 over a header, not yet folded.
+fn internet_sum(header: &[u8]) -> u32 {
+    header.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum()
+}
+
+/// The checksum that a sum makes.
+fn internet_checksum(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
     !(sum as u16)
 }
 
-/// Whether bytes lie in memory of DPDK's own.
-fn is_dpdk_memory(bytes: &[u8]) -> bool {
-    // SAFETY: only the address is looked at.
-    unsafe { sys::dmrpc_memory_is_dpdk(bytes.as_ptr().cast()) != 0 }
-}
+const _: () = assert!(size_of::<Bytes>() == size_of::<sys::Owner>() && align_of::<Bytes>() <= align_of::<sys::Owner>());
 
 /// Drops what kept lent memory.
-unsafe extern "C" fn release(owner: *mut c_void) {
-    // SAFETY: the shim passes each owner that it was given back once.
-    drop(unsafe { Box::from_raw(owner.cast::<Bytes>()) });
+unsafe extern "C" fn release(owner: *mut sys::Owner) {
+    // SAFETY: the shim passes each owner that it was given back once, and every one is a `Bytes` (see `send`).
+    drop(unsafe { owner.cast::<Bytes>().read() });
+}
+
+/// Makes this thread known to EAL once, for as long as it lives.
+fn attach_thread() {
+    struct Attached;
+    impl Drop for Attached {
+        fn drop(&mut self) {
+            // SAFETY: the thread was attached.
+            unsafe { sys::dmrpc_thread_detach() };
+        }
+    }
+    thread_local! {
+        static ATTACHED: Option<Attached> = {
+            // SAFETY: EAL runs, as there is a port.
+            (unsafe { sys::dmrpc_thread_attach() } == 0).then_some(Attached)
+        };
+    }
+    // At the end of a thread it is too late, and works without.
+    let _ = ATTACHED.try_with(|_| ());
 }
 
 impl Device for DpdkDevice {
@@ -422,24 +527,33 @@ impl Device for DpdkDevice {
     }
 
     fn receive(&mut self, most: usize, take: &mut dyn FnMut(SocketAddrV4, DpdkFrame)) -> Result<(), LinkError> {
-        self.see_to_link();
-        let mut frames = [sys::RxFrame { mbuf: std::ptr::null_mut(), start: std::ptr::null(), len: 0 }; BURST];
+        attach_thread();
+        let most = most.min(BURST) as u32;
         // SAFETY: the port runs, and there is room for so many frames.
-        let count = unsafe { sys::dmrpc_rx_burst(self.port, frames.as_mut_ptr(), most.min(BURST) as u32) } as usize;
+        let count = unsafe { sys::dmrpc_rx_burst(self.port, self.frames.as_mut_ptr(), most) } as usize;
         if count == 0 {
+            self.looks += 1;
+            if self.looks >= LOOKS {
+                self.see_to_link();
+            }
             return Ok(());
         }
-        self.up = true;
-        // SAFETY: the port runs.
-        let scarce = unsafe { sys::dmrpc_rx_buffers_free(self.port) } < LOW_BUFFERS;
-        for raw in &frames[..count] {
+        (self.up, self.looks) = (true, 0);
+        self.bursts += 1;
+        if self.bursts >= BURSTS || self.scarce {
+            self.bursts = 0;
+            // SAFETY: the port runs.
+            self.scarce = unsafe { sys::dmrpc_rx_buffers_free(self.port) } < LOW_BUFFERS;
+        }
+        for index in 0..count {
+            let raw = self.frames[index];
             let storage = Storage::Mbuf { mbuf: raw.mbuf, start: raw.start };
             let mut frame = DpdkFrame { storage, start: 0, end: raw.len as usize };
             // SAFETY: the frame is ours and so long.
             let bytes = unsafe { std::slice::from_raw_parts(raw.start, raw.len as usize) };
             let Some((from, start, end)) = self.classify(bytes) else { continue };
             (frame.start, frame.end) = (start, end);
-            if scarce {
+            if self.scarce {
                 frame = DpdkFrame { start: 0, end: end - start, storage: Storage::Copied(frame.bytes().into()) };
             }
             take(from, frame);
@@ -449,82 +563,86 @@ impl Device for DpdkDevice {
 
     fn room(&mut self) -> usize {
         // An answer to ARP may come between.
-        (BURST - 1).saturating_sub(self.packets.len())
+        (self.room - self.packets.len()).saturating_sub(1)
     }
 
     fn send(&mut self, to: &SocketAddrV4, header: &[u8], pieces: &[Piece<'_>]) {
-        let Some(mac) = self.neighbour(*to.ip()) else { return };
         let payload: usize = header.len() + pieces.iter().map(|piece| piece.bytes().len()).sum::<usize>();
-        if self.packets.len() >= BURST || payload > self.datagram_bytes() {
+        if self.packets.len() >= self.room || payload > self.datagram_bytes() {
             return;
         }
-        let mut front = [0u8; HEADERS_BYTES];
-        front[0..6].copy_from_slice(&mac);
-        front[6..12].copy_from_slice(&self.info.mac);
-        front[12..14].copy_from_slice(&ETHERTYPE_IPV4);
-        let ip = &mut front[ETHERNET_BYTES..];
-        ip[0] = 0x45;
-        ip[2..4].copy_from_slice(&((IPV4_BYTES + UDP_BYTES + payload) as u16).to_be_bytes());
-        ip[4..6].copy_from_slice(&self.identification.to_be_bytes());
-        // Not to be fragmented.
-        ip[6] = 0x40;
-        ip[8] = 64;
-        ip[9] = 17;
-        ip[12..16].copy_from_slice(&self.address.ip().octets());
-        ip[16..20].copy_from_slice(&to.ip().octets());
-        let checksum = internet_checksum(&ip[..IPV4_BYTES]);
-        ip[10..12].copy_from_slice(&checksum.to_be_bytes());
-        let udp = &mut ip[IPV4_BYTES..];
-        udp[0..2].copy_from_slice(&self.address.port().to_be_bytes());
-        udp[2..4].copy_from_slice(&to.port().to_be_bytes());
-        udp[4..6].copy_from_slice(&((UDP_BYTES + payload) as u16).to_be_bytes());
-        self.identification = self.identification.wrapping_add(1);
+        let Some(route) = self.route(*to) else { return };
+        let ip_bytes = (IPV4_BYTES + UDP_BYTES + payload) as u16;
+        let mut front = route.front;
+        let checksum = internet_checksum(route.sum + u32::from(ip_bytes));
+        front[ETHERNET_BYTES + 2..][..2].copy_from_slice(&ip_bytes.to_be_bytes());
+        front[ETHERNET_BYTES + 10..][..2].copy_from_slice(&checksum.to_be_bytes());
+        let udp_bytes = (UDP_BYTES + payload) as u16;
+        front[ETHERNET_BYTES + IPV4_BYTES + 4..][..2].copy_from_slice(&udp_bytes.to_be_bytes());
 
         let first = self.pieces.len();
-        self.copy(&front);
-        self.copy(header);
+        let mut copied = self.copied.len();
+        debug_assert!(copied + HEADERS_BYTES + payload.max(MIN_FRAME_BYTES) <= self.copied.capacity());
+        self.copied.extend_from_slice(&front);
+        self.copied.extend_from_slice(header);
         for piece in pieces {
             match piece {
                 Piece::Lent(bytes, start, end)
                     if self.info.multi_segment != 0
-                        && end - start >= MIN_FRAME_BYTES
-                        && is_dpdk_memory(&bytes[*start..*end]) =>
+                        && end - start >= LENT_BYTES
+                        && reserved::contains(&bytes[*start..*end]) =>
                 {
+                    self.push_copied(copied);
+                    copied = self.copied.len();
                     let lent = bytes.slice(*start..*end);
                     let (start, len) = (lent.as_ptr(), lent.len() as u32);
-                    let owner = Box::into_raw(Box::new(lent)).cast();
-                    self.pieces.push(sys::TxPiece { start, len, owner });
+                    // SAFETY: a `Bytes` is as large, has no padding, and is made of plain words and pointers; it is read back as
+                    // one, once, by `release`.
+                    let owner = unsafe { std::mem::transmute::<Bytes, sys::Owner>(lent) };
+                    self.pieces.push(sys::TxPiece { start, len, lent: 1, owner });
                 }
-                piece => self.copy(piece.bytes()),
+                piece => self.copied.extend_from_slice(piece.bytes()),
             }
         }
         let frame = HEADERS_BYTES + payload;
         if frame < MIN_FRAME_BYTES {
-            self.copy(&[0; MIN_FRAME_BYTES][..MIN_FRAME_BYTES - frame]);
+            self.copied.extend_from_slice(&[0; MIN_FRAME_BYTES][..MIN_FRAME_BYTES - frame]);
         }
+        self.push_copied(copied);
         let count = (self.pieces.len() - first) as u32;
         self.packets.push(sys::TxPacket { first: first as u32, count });
     }
 
     fn flush(&mut self) -> Result<(), LinkError> {
-        if self.packets.is_empty() {
+        if self.packets.is_empty() && self.room == BURST {
             return Ok(());
         }
+        attach_thread();
         let count = self.packets.len() as u32;
-        // SAFETY: the port runs; pieces point into `copied`, which has not moved, or to memory that their owners keep; the
-        // shim takes the owners.
-        let sent =
-            unsafe { sys::dmrpc_tx_burst(self.port, self.packets.as_ptr(), count, self.pieces.as_ptr(), release) };
-        self.dropped += u64::from(count - sent);
+        // SAFETY: the port runs; there are no more frames than there was room for; pieces point into `copied`, which has not
+        // moved, or to memory that their owners keep; the shim takes the owners.
+        let room =
+            unsafe { sys::dmrpc_tx_burst(self.port, self.packets.as_ptr(), count, self.pieces.as_mut_ptr(), release) };
+        self.room = room as usize;
         self.packets.clear();
         self.pieces.clear();
         self.copied.clear();
         Ok(())
     }
 
-    /// None: it is looked at by the clock while nobody spins on it.
     fn interests(&self) -> Interests<'_> {
-        Interests::new()
+        self.fd.iter().map(|fd| Interest { fd: fd.as_fd(), writable: false }).collect()
+    }
+
+    fn rest(&mut self, asleep: bool) -> bool {
+        let Some(fd) = &self.fd else { return false };
+        // SAFETY: the port runs.
+        unsafe { sys::dmrpc_rx_interrupt(self.port, asleep.into()) };
+        if !asleep {
+            // Some drivers leave their bell ringing.
+            let _ = rustix::io::read(fd, &mut [0u8; 8]);
+        }
+        asleep
     }
 }
 

@@ -67,6 +67,13 @@ impl Default for EndpointOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(u32);
 
+impl SessionKey {
+    /// Its place among the sessions that there are at a time.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 enum State<F> {
     /// Hellos are under way.
     Asking {
@@ -107,8 +114,19 @@ pub enum Sleeper {
 }
 
 impl<D: Device> Entry<D> {
+    /// Whether that half sleeps.
+    fn flag(&mut self, sleeper: Sleeper) -> &mut bool {
+        match sleeper {
+            Sleeper::Receiver => &mut self.receiver_sleeps,
+            Sleeper::Sender => &mut self.sender_sleeps,
+        }
+    }
+
     /// Wakes the sleepers for whom there is something.
     fn wake(&mut self, key: SessionKey, awake: &mut Vec<(SessionKey, Sleeper)>) {
+        if !self.receiver_sleeps && !self.sender_sleeps {
+            return;
+        }
         let (news, room) = match &self.state {
             State::Open(session) => (session.has_news(), session.end().is_some() || session.has_room()),
             State::Asking { .. } => (false, false),
@@ -137,7 +155,11 @@ pub struct Endpoint<D: Device> {
     busy: VecDeque<SessionKey>,
     /// Each session at most once, at the time when it is due or earlier.
     timers: BTreeSet<(u64, SessionKey)>,
+    /// The first time in `timers` or an earlier one, so that a turn need not look into them.
+    soonest: u64,
     awake: Vec<(SessionKey, Sleeper)>,
+    /// Halves that sleep, or are in `awake`.
+    sleeping: usize,
     arrivals: Vec<(D::Place, D::Frame)>,
 }
 
@@ -166,7 +188,9 @@ impl<D: Device> Endpoint<D> {
             accepted: VecDeque::new(),
             busy: VecDeque::new(),
             timers: BTreeSet::new(),
+            soonest: u64::MAX,
             awake: Vec::new(),
+            sleeping: 0,
             arrivals: Vec::with_capacity(RECEIVE_BATCH),
         }
     }
@@ -187,6 +211,11 @@ impl<D: Device> Endpoint<D> {
     /// The device.
     pub fn device(&self) -> &D {
         &self.device
+    }
+
+    /// As [`Device::rest`].
+    pub fn rest(&mut self, asleep: bool) -> bool {
+        self.device.rest(asleep)
     }
 
     /// Bytes of payload in a full datagram of this end.
@@ -237,6 +266,11 @@ impl<D: Device> Endpoint<D> {
         self.accepted.pop_front()
     }
 
+    /// Whether [`accept`](Endpoint::accept) would give one.
+    pub fn has_accepted(&self) -> bool {
+        !self.accepted.is_empty()
+    }
+
     /// Where the peer of a session is.
     pub fn place(&self, key: SessionKey) -> &D::Place {
         &self.sessions[key.0 as usize].place
@@ -277,19 +311,32 @@ impl<D: Device> Endpoint<D> {
     /// Somebody goes to sleep until there is something for that half. `false` if there is now.
     pub fn sleep(&mut self, key: SessionKey, sleeper: Sleeper) -> bool {
         let entry = &mut self.sessions[key.0 as usize];
-        match sleeper {
-            Sleeper::Receiver => entry.receiver_sleeps = true,
-            Sleeper::Sender => entry.sender_sleeps = true,
-        }
+        self.sleeping += usize::from(!std::mem::replace(entry.flag(sleeper), true));
         let before = self.awake.len();
         entry.wake(key, &mut self.awake);
         let goes = !self.awake[before..].iter().any(|(_, woken)| *woken == sleeper);
-        self.awake.retain(|&woken| woken != (key, sleeper));
+        if !goes {
+            self.awake.retain(|&woken| woken != (key, sleeper));
+            self.sleeping -= 1;
+        }
         goes
+    }
+
+    /// That half does not sleep, whatever it said before.
+    pub fn rise(&mut self, key: SessionKey, sleeper: Sleeper) {
+        if std::mem::take(self.sessions[key.0 as usize].flag(sleeper)) {
+            self.sleeping -= 1;
+        }
+    }
+
+    /// How many halves sleep.
+    pub fn sleeping(&self) -> usize {
+        self.sleeping
     }
 
     /// Who is to be woken.
     pub fn take_awake(&mut self) -> impl Iterator<Item = (SessionKey, Sleeper)> {
+        self.sleeping -= self.awake.len();
         self.awake.drain(..)
     }
 
@@ -355,8 +402,13 @@ impl<D: Device> Endpoint<D> {
         let payload = payload.len();
         // An error is the session's end, which its handle will be told.
         let _ = session.datagram(now, &header, payload, frame);
+        let (wants_turn, due) = (session.wants_turn(now), session.next_timeout());
         entry.wake(key, &mut self.awake);
-        self.stir(key);
+        if wants_turn {
+            self.stir(key);
+        } else if due < entry.due {
+            self.arm(key);
+        }
     }
 
     fn greeting(&self, name: SessionName, attempt: u64) -> Greeting {
@@ -516,6 +568,7 @@ impl<D: Device> Endpoint<D> {
 
     fn remove(&mut self, key: SessionKey) {
         let entry = self.sessions.remove(key.0 as usize);
+        self.sleeping -= usize::from(entry.receiver_sleeps) + usize::from(entry.sender_sleeps);
         self.timers.remove(&(entry.due, key));
         if let Some(attempt) = entry.attempt {
             self.greeted.remove(&(entry.place, attempt));
@@ -527,23 +580,29 @@ impl<D: Device> Endpoint<D> {
         let entry = &mut self.sessions[key.0 as usize];
         let due = match &entry.state {
             State::Open(session) => session.next_timeout(),
-            State::Asking { again_at, .. } => Some(*again_at),
-            State::Refused => None,
+            State::Asking { again_at, .. } => *again_at,
+            State::Refused => u64::MAX,
         };
-        if let Some(due) = due.filter(|&due| due < entry.due) {
-            self.timers.remove(&(entry.due, key));
+        if due < entry.due {
+            if entry.due != u64::MAX {
+                self.timers.remove(&(entry.due, key));
+            }
             entry.due = due;
             self.timers.insert((due, key));
+            self.soonest = self.soonest.min(due);
         }
     }
 
-    /// When to call [`poll`](Endpoint::poll) at the latest.
-    pub fn next_timeout(&self) -> Option<u64> {
+    /// When to call [`poll`](Endpoint::poll) at the latest; `u64::MAX` if nothing is due ever.
+    pub fn next_timeout(&self) -> u64 {
         // A device without room makes some soon.
-        if self.busy.is_empty() { self.timers.first().map(|(due, _)| *due) } else { Some(0) }
+        if self.busy.is_empty() { self.soonest } else { 0 }
     }
 
     fn expire(&mut self, now: u64) {
+        if now < self.soonest {
+            return;
+        }
         while let Some(&(due, key)) = self.timers.first()
             && due <= now
         {
@@ -552,7 +611,7 @@ impl<D: Device> Endpoint<D> {
             entry.due = u64::MAX;
             match &mut entry.state {
                 State::Open(session) => {
-                    if session.next_timeout().is_some_and(|due| due <= now) {
+                    if session.next_timeout() <= now {
                         session.timeout(now);
                     }
                 }
@@ -565,5 +624,6 @@ impl<D: Device> Endpoint<D> {
             }
             self.stir(key);
         }
+        self.soonest = self.timers.first().map_or(u64::MAX, |(due, _)| *due);
     }
 }

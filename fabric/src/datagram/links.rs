@@ -7,6 +7,7 @@
 //! dropped link has still to send) is left to the endpoint's keeper, a thread that turns it when something has been due for
 //! `KEEPER_NS` and else sleeps.
 
+use super::clock::Clock;
 use super::device::Device;
 use super::endpoint::{Endpoint, EndpointOptions, SessionKey, Sleeper, Standing};
 use super::{Head, News};
@@ -16,7 +17,6 @@ use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use rustix::time::{timerfd_create, timerfd_settime};
-use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::thread::Thread;
@@ -24,6 +24,11 @@ use std::time::{Duration, Instant};
 
 /// How often a device is looked at that can't be waited on, while nobody spins on it.
 const POLL_INTERVAL_NS: u64 = 50_000;
+/// The same when nothing has come for [`IDLE_NS`].
+const IDLE_POLL_INTERVAL_NS: u64 = 500_000;
+const IDLE_NS: u64 = 20_000_000;
+/// The soonest that a device without room is asked again.
+const ROOM_NS: u64 = 10_000;
 
 /// The keeper does what others have not done for so long.
 const KEEPER_NS: u64 = 5_000_000;
@@ -72,15 +77,29 @@ impl Doorbell {
 struct Doorbells {
     receiver: Doorbell,
     sender: Doorbell,
+    /// What a loop that polls calls the receiver.
+    tag: Option<u64>,
 }
 
 struct Turning<D: Device> {
     endpoint: Endpoint<D>,
-    doorbells: HashMap<SessionKey, Doorbells>,
+    clock: Clock,
+    /// Those of a session at its index.
+    doorbells: Vec<Option<Doorbells>>,
     /// When the timer goes off.
     armed: u64,
     /// When the endpoint was turned last.
     turned: u64,
+    /// When something came last.
+    heard: u64,
+    /// Whether the device was told that somebody waits on it.
+    resting: bool,
+    /// Whether the listener's owner waits on its descriptors, for all links that it accepted.
+    listener_waits: bool,
+    /// Whether the listener's owner turns the endpoint all the time, and takes `ready` instead of bells.
+    polled: bool,
+    /// Receivers for which there is something, by their tags.
+    ready: Vec<u64>,
     /// The keeper, while it sleeps for long.
     asleep: Option<Thread>,
     /// The endpoint itself, which stays for its orphans when everybody else is gone.
@@ -95,32 +114,43 @@ pub(super) struct Shared<D: Device> {
     fds: Vec<OwnedFd>,
     /// Whether the device can be waited on.
     has_fds: bool,
-    start: Instant,
 }
 
 impl<D: Device> Turning<D> {
     /// Moves everything on.
-    fn turn(&mut self, now: u64) -> Result<(), LinkError> {
+    fn turn(&mut self) -> Result<(), LinkError> {
+        let now = self.clock.now();
         self.turned = now;
-        self.endpoint.poll(now)?;
+        if self.resting {
+            self.resting = false;
+            self.endpoint.rest(false);
+        }
+        if self.endpoint.poll(now)? {
+            self.heard = now;
+        }
         self.wake();
         Ok(())
     }
 
     /// Whether something is due before long.
     fn is_busy(&self, now: u64) -> bool {
-        self.endpoint.next_timeout().is_some_and(|due| due < now + SOON_NS)
+        self.endpoint.next_timeout() < now + SOON_NS
     }
 
     fn wake(&mut self) {
         for (key, sleeper) in self.endpoint.take_awake() {
-            if let Some(doorbells) = self.doorbells.get_mut(&key) {
-                match sleeper {
-                    Sleeper::Receiver => doorbells.receiver.ring(),
-                    Sleeper::Sender => doorbells.sender.ring(),
+            if let Some(Some(doorbells)) = self.doorbells.get_mut(key.index()) {
+                match (sleeper, doorbells.tag) {
+                    (Sleeper::Receiver, Some(tag)) if self.polled => self.ready.push(tag),
+                    (Sleeper::Receiver, _) => doorbells.receiver.ring(),
+                    (Sleeper::Sender, _) => doorbells.sender.ring(),
                 }
             }
         }
+    }
+
+    fn doorbells(&mut self, key: SessionKey) -> Option<&mut Doorbells> {
+        self.doorbells.get_mut(key.index())?.as_mut()
     }
 }
 
@@ -136,16 +166,21 @@ impl<D: Device> Shared<D> {
         let shared = Arc::new(Self {
             turning: Mutex::new(Turning {
                 endpoint,
-                doorbells: HashMap::new(),
+                clock: Clock::new(),
+                doorbells: Vec::new(),
                 armed: u64::MAX,
                 turned: 0,
+                heard: 0,
+                resting: false,
+                listener_waits: false,
+                polled: false,
+                ready: Vec::new(),
                 asleep: None,
                 orphanage: None,
             }),
             timer,
             fds,
             has_fds,
-            start: Instant::now(),
         });
         let weak = Arc::downgrade(&shared);
         std::thread::Builder::new()
@@ -160,16 +195,31 @@ impl<D: Device> Shared<D> {
         look(self.turning.lock().endpoint.device())
     }
 
-    /// Nanoseconds since the endpoint was made.
-    fn now(&self) -> u64 {
-        self.start.elapsed().as_nanos() as u64
+    /// Sees to it that whoever sleeps is woken when the endpoint must be turned next, and the keeper if nobody else is there.
+    fn arm(&self, turning: &mut Turning<D>) -> Result<(), LinkError> {
+        let now = turning.clock.now();
+        if turning.asleep.is_some() && turning.is_busy(now) {
+            turning.asleep.take().expect("it was there").unpark();
+        }
+        if turning.polled || turning.endpoint.sleeping() == 0 && !turning.listener_waits {
+            return Ok(());
+        }
+        self.arm_timer(turning, now)
     }
 
-    /// Sets the timer to when the endpoint must be turned next.
-    fn arm(&self, turning: &mut Turning<D>, now: u64) -> Result<(), LinkError> {
-        let mut due = turning.endpoint.next_timeout().unwrap_or(u64::MAX);
+    fn arm_timer(&self, turning: &mut Turning<D>, now: u64) -> Result<(), LinkError> {
+        if self.has_fds && !turning.resting && turning.endpoint.rest(true) {
+            turning.endpoint.poll(now)?;
+            turning.wake();
+            turning.resting = true;
+        }
+        let mut due = match turning.endpoint.next_timeout() {
+            0 => now + ROOM_NS,
+            due => due,
+        };
         if !self.has_fds {
-            due = due.min(now + POLL_INTERVAL_NS);
+            let idle = now.saturating_sub(turning.heard) > IDLE_NS;
+            due = due.min(now + if idle { IDLE_POLL_INTERVAL_NS } else { POLL_INTERVAL_NS });
         }
         if due < turning.armed || turning.armed <= now {
             turning.armed = due;
@@ -179,16 +229,12 @@ impl<D: Device> Shared<D> {
             timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec)
                 .map_err(|error| LinkError::io("setting a timer", error))?;
         }
-        if turning.asleep.is_some() && turning.is_busy(now) {
-            turning.asleep.take().expect("it was there").unpark();
-        }
         Ok(())
     }
 
     /// Turns after something that can't fail; what is wrong with the device others will be told.
     fn settle(self: &Arc<Self>, turning: &mut Turning<D>) {
-        let now = self.now();
-        if turning.turn(now).is_ok() && self.arm(turning, now).is_ok() && turning.endpoint.has_orphans() {
+        if turning.turn().is_ok() && self.arm(turning).is_ok() && turning.endpoint.has_orphans() {
             turning.orphanage = Some(self.clone());
             // The keeper is alone with them from now on.
             if let Some(keeper) = turning.asleep.take() {
@@ -206,9 +252,9 @@ impl<D: Device> Shared<D> {
     fn turn_and_wait(&self, limit: Duration) -> Result<(), LinkError> {
         {
             let turning = &mut *self.turning.lock();
-            let now = self.now();
-            turning.turn(now)?;
-            self.arm(turning, now)?;
+            turning.turn()?;
+            let now = turning.clock.now();
+            self.arm_timer(turning, now)?;
         }
         let interests = self.interests();
         let mut fds: Vec<PollFd<'_>> =
@@ -224,12 +270,15 @@ impl<D: Device> Shared<D> {
     where
         D::Place: PlaceOfPeer,
     {
-        let doorbells = Doorbells { receiver: Doorbell::new()?, sender: Doorbell::new()? };
+        let doorbells = Doorbells { receiver: Doorbell::new()?, sender: Doorbell::new()?, tag: None };
         let moves = || if turns { again(self.fds.iter().map(|fd| fd.as_fd())) } else { Ok(Vec::new()) };
         let receiver_waits = Waits { doorbell: doorbells.receiver.fd.clone(), moves: moves()? };
         let sender_waits = Waits { doorbell: doorbells.sender.fd.clone(), moves: moves()? };
         let turning = &mut *self.turning.lock();
-        turning.doorbells.insert(key, doorbells);
+        if turning.doorbells.len() <= key.index() {
+            turning.doorbells.resize_with(key.index() + 1, || None);
+        }
+        turning.doorbells[key.index()] = Some(doorbells);
         let peer = turning.endpoint.place(key).peer();
         let handle = Arc::new(Handle { shared: self.clone(), key });
         Ok(Link {
@@ -264,10 +313,10 @@ fn keep<D: Device>(weak: &Weak<Shared<D>>) {
         let (wait, alone);
         {
             let turning = &mut *shared.turning.lock();
-            let now = shared.now();
+            let now = turning.clock.now();
             let due = now.saturating_sub(turning.turned) >= KEEPER_NS;
             // A device that is of no more use is for its links to find out.
-            let works = !due || turning.turn(now).is_ok();
+            let works = !due || turning.turn().is_ok() && shared.arm(turning).is_ok();
             alone = works && turning.endpoint.has_orphans();
             if !alone {
                 nobody_left = turning.orphanage.take();
@@ -275,7 +324,7 @@ fn keep<D: Device>(weak: &Weak<Shared<D>>) {
             if works && turning.is_busy(now) {
                 wait = KEEPER_NS;
             } else {
-                wait = turning.endpoint.next_timeout().map_or(u64::MAX, |due| due.saturating_sub(now));
+                wait = turning.endpoint.next_timeout().saturating_sub(now);
                 turning.asleep = Some(std::thread::current());
             }
         }
@@ -313,7 +362,7 @@ impl Waits {
 impl<D: Device> Drop for Handle<D> {
     fn drop(&mut self) {
         let turning = &mut *self.shared.turning.lock();
-        turning.doorbells.remove(&self.key);
+        turning.doorbells[self.key.index()] = None;
         turning.endpoint.abandon(self.key);
         self.shared.settle(turning);
     }
@@ -346,25 +395,27 @@ impl<D: Device> Sender for DatagramSender<D> {
     }
 
     fn flush(&mut self) -> Result<bool, LinkError> {
-        let shared = &self.handle.shared;
+        let (shared, key) = (&self.handle.shared, self.handle.key);
         let turning = &mut *shared.turning.lock();
-        let now = shared.now();
+        let now = turning.clock.now();
         turning.endpoint.transmit(now)?;
-        if turning.endpoint.standing(self.handle.key) != Standing::Open {
+        if turning.endpoint.standing(key) != Standing::Open {
             return Err(LinkError::Closed);
         }
-        if let Some(doorbells) = turning.doorbells.get_mut(&self.handle.key) {
+        if !turning.endpoint.session(key)?.has_room() {
+            turning.turn()?;
+            if turning.endpoint.sleep(key, Sleeper::Sender) {
+                shared.arm(turning)?;
+                return Ok(false);
+            }
+        }
+        // It does not wait for room, or no longer.
+        turning.endpoint.rise(key, Sleeper::Sender);
+        if let Some(doorbells) = turning.doorbells(key) {
             doorbells.sender.silence();
         }
-        if turning.endpoint.session(self.handle.key)?.has_room() {
-            shared.arm(turning, now)?;
-            return Ok(true);
-        }
-        turning.turn(now)?;
-        let sleeps = turning.endpoint.sleep(self.handle.key, Sleeper::Sender);
-        turning.wake();
-        shared.arm(turning, now)?;
-        Ok(!sleeps)
+        shared.arm(turning)?;
+        Ok(true)
     }
 
     fn interests(&self) -> Interests<'_> {
@@ -396,27 +447,28 @@ impl<D: Device> Receiver for DatagramReceiver<D> {
         let mut turned = false;
         let turning = &mut *shared.turning.lock();
         loop {
-            let news = turning.endpoint.session(key)?.recv(&mut self.head)?;
+            let session = turning.endpoint.session(key)?;
+            let news = session.recv(&mut self.head)?;
             // The peer may wait for the room that was made.
-            if turning.endpoint.session(key)?.must_acknowledge() {
+            if session.must_acknowledge() {
                 turning.endpoint.stir(key);
-                turning.endpoint.transmit(shared.now())?;
+                let now = turning.clock.now();
+                turning.endpoint.transmit(now)?;
             }
             match news {
                 News::Head { body_len } => return Ok(Incoming::Head { head: self.head.bytes(), body_len }),
                 News::Body(target) => return Ok(Incoming::Body(target)),
-                News::Empty if !turned => {
+                // A loop that polls has just looked.
+                News::Empty if !turned && !turning.polled => {
                     turned = true;
-                    turning.turn(shared.now())?;
+                    turning.turn()?;
                 }
                 News::Empty => {
-                    if let Some(doorbells) = turning.doorbells.get_mut(&key) {
+                    if let Some(doorbells) = turning.doorbells(key) {
                         doorbells.receiver.silence();
                     }
-                    let sleeps = turning.endpoint.sleep(key, Sleeper::Receiver);
-                    turning.wake();
-                    if sleeps {
-                        shared.arm(turning, shared.now())?;
+                    if turning.endpoint.sleep(key, Sleeper::Receiver) {
+                        shared.arm(turning)?;
                         return Ok(Incoming::Empty);
                     }
                 }
@@ -428,22 +480,34 @@ impl<D: Device> Receiver for DatagramReceiver<D> {
         self.head.bytes()
     }
 
-    fn spin(&mut self, budget: Duration) {
-        let shared = &self.handle.shared;
-        let end = Instant::now() + budget;
+    fn spin(&mut self, budget: Duration) -> bool {
+        let (shared, key) = (&self.handle.shared, self.handle.key);
+        let mut end = None;
         loop {
             {
                 let turning = &mut *shared.turning.lock();
-                let has_news = turning.endpoint.session(self.handle.key).is_ok_and(|session| session.has_news());
+                turning.endpoint.rise(key, Sleeper::Receiver);
                 // What went wrong will be said by `recv`.
-                if has_news || turning.turn(shared.now()).is_err() {
-                    return;
+                let has_news =
+                    |turning: &mut Turning<D>| turning.endpoint.session(key).map_or(true, |session| session.has_news());
+                if has_news(turning) {
+                    return true;
+                }
+                let news = turning.turn().is_err() || has_news(turning);
+                let now = turning.turned;
+                if news || now >= *end.get_or_insert(now.saturating_add(budget.as_nanos() as u64)) {
+                    // Others may sleep meanwhile.
+                    return shared.arm(turning).is_err() || news;
                 }
             }
-            if Instant::now() >= end {
-                return;
-            }
             std::hint::spin_loop();
+        }
+    }
+
+    fn tag(&mut self, tag: u64) {
+        let turning = &mut *self.handle.shared.turning.lock();
+        if let Some(doorbells) = turning.doorbells(self.handle.key) {
+            doorbells.tag = Some(tag);
         }
     }
 
@@ -503,12 +567,44 @@ where
     pub fn try_accept(&mut self) -> Result<Option<Link>, LinkError> {
         let key = {
             let turning = &mut *self.shared.turning.lock();
-            let now = self.shared.now();
-            turning.turn(now)?;
-            self.shared.arm(turning, now)?;
+            if !turning.polled {
+                turning.turn()?;
+                turning.listener_waits = true;
+                self.shared.arm(turning)?;
+            }
             turning.endpoint.accept()
         };
         key.map(|key| self.shared.link(key, false)).transpose()
+    }
+
+    /// Moves all accepted links on, and adds the tags of those for which there is something. Until [`sleep`](Self::sleep) is
+    /// called no bell rings for a link with a tag. Whether there may be something to accept.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`] when the device is of no more use.
+    pub fn poll(&mut self, ready: &mut Vec<u64>) -> Result<bool, LinkError> {
+        let turning = &mut *self.shared.turning.lock();
+        (turning.polled, turning.listener_waits) = (true, false);
+        turning.turn()?;
+        ready.append(&mut turning.ready);
+        Ok(turning.endpoint.has_accepted())
+    }
+
+    /// The caller is about to wait on descriptors instead. `false` if there is something now.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`] when the device is of no more use.
+    pub fn sleep(&mut self) -> Result<bool, LinkError> {
+        let turning = &mut *self.shared.turning.lock();
+        turning.turn()?;
+        if !turning.ready.is_empty() || turning.endpoint.has_accepted() {
+            return Ok(false);
+        }
+        (turning.polled, turning.listener_waits) = (false, true);
+        self.shared.arm(turning)?;
+        Ok(true)
     }
 
     /// The device.
@@ -525,6 +621,7 @@ where
 impl<D: Device> Drop for DatagramListener<D> {
     fn drop(&mut self) {
         let turning = &mut *self.shared.turning.lock();
+        (turning.polled, turning.listener_waits) = (false, false);
         turning.endpoint.stop_listening();
         self.shared.settle(turning);
     }
@@ -557,7 +654,11 @@ where
     D::Place: PlaceOfPeer,
 {
     let begun = Instant::now();
-    let key = shared.turning.lock().endpoint.connect(shared.now(), place)?;
+    let key = {
+        let turning = &mut *shared.turning.lock();
+        let now = turning.clock.now();
+        turning.endpoint.connect(now, place)?
+    };
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let standing = shared.turning.lock().endpoint.standing(key);

@@ -20,6 +20,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 /// The longest that an acknowledgement is held back, in nanoseconds.
 pub const ACK_DELAY_NS: u64 = 25_000;
+/// No time at all.
+const NEVER: u64 = u64::MAX;
 /// After so many suspicions in a row all that is under way is given up at once.
 const PATIENCE: u32 = 2;
 
@@ -78,8 +80,10 @@ pub struct Session<F> {
     asked_at: u64,
     /// How often in a row something was suspected to be lost, with nothing heard in between.
     doubts: u32,
-    probe_at: Option<u64>,
-    acknowledge_at: Option<u64>,
+    /// When to ask for an acknowledgement, or [`NEVER`].
+    probe_at: u64,
+    /// When what came must be acknowledged, or [`NEVER`].
+    acknowledge_at: u64,
     /// A packet may go out beyond the congestion window, to find out.
     force: bool,
     /// A probe is to be sent.
@@ -109,8 +113,8 @@ impl<F: Frame> Session<F> {
             heard_at: now,
             asked_at: now,
             doubts: 0,
-            probe_at: None,
-            acknowledge_at: None,
+            probe_at: NEVER,
+            acknowledge_at: NEVER,
             force: false,
             probe: false,
             finished: false,
@@ -246,7 +250,7 @@ impl<F: Frame> Session<F> {
                 self.acknowledged(now, header, &[])?;
                 self.inbox.packet(now, header.sequence, header.fragment, payload, frame)?;
                 if self.inbox.owes_acknowledgement() {
-                    self.acknowledge_at.get_or_insert(now + ACK_DELAY_NS);
+                    self.acknowledge_at = self.acknowledge_at.min(now + ACK_DELAY_NS);
                 }
             }
             Kind::Ack => {
@@ -276,11 +280,11 @@ impl<F: Frame> Session<F> {
         }
         if self.peer_limit.is_before(header.limit) {
             self.peer_limit = header.limit;
-            self.probe_at = None;
+            self.probe_at = NEVER;
         }
         if result.packets > 0 {
             self.doubts = 0;
-            self.probe_at = None;
+            self.probe_at = NEVER;
             if let Some(round_trip) = result.round_trip {
                 let sample = self.rtt.measure(round_trip, u64::from(header.ack_delay_ns));
                 self.congestion.acknowledged(now, result.packets, sample, self.rtt.least());
@@ -296,16 +300,32 @@ impl<F: Frame> Session<F> {
     /// Whoever waits for an acknowledgement, or for room at the peer, asks after a while.
     fn arm_probe(&mut self, now: u64) {
         if self.outbox.under_way() == 0 && !self.outbox.wants_to_send() {
-            self.probe_at = None;
-        } else if self.probe_at.is_none() {
-            self.probe_at = Some(now + self.rtt.probe_after(self.doubts, ACK_DELAY_NS));
+            self.probe_at = NEVER;
+        } else if self.probe_at == NEVER {
+            self.probe_at = now + self.rtt.probe_after(self.doubts, ACK_DELAY_NS);
         }
+    }
+
+    /// Whether both ends have said all that they have to say.
+    fn is_done(&self) -> bool {
+        let done = if self.inbox.is_ended() { self.finished } else { self.unread };
+        done && self.outbox.is_empty()
+    }
+
+    /// Whether [`transmit`](Session::transmit) would have something to send.
+    pub(crate) fn wants_turn(&self, now: u64) -> bool {
+        let window = if self.force { u32::MAX } else { self.congestion.packets() };
+        self.end.is_some()
+            || self.outbox.next_packet(self.peer_limit, window).is_some()
+            || self.inbox.must_acknowledge()
+            || self.acknowledge_at <= now
+            || self.probe
+            || self.is_done()
     }
 
     /// The next datagram to be sent now, if any. What it returns counts as sent.
     pub fn transmit(&mut self, now: u64) -> Option<Transmit<'_>> {
-        let done = if self.inbox.is_ended() { self.finished } else { self.unread };
-        if self.end.is_none() && self.outbox.is_empty() && done {
+        if self.end.is_none() && self.is_done() {
             self.abort(End::Ours);
         }
         if self.end.is_some() {
@@ -318,7 +338,7 @@ impl<F: Frame> Session<F> {
             self.arm_probe(now);
             let (ack, limit, ack_delay_ns) = self.inbox.acknowledge(now);
             if !self.inbox.owes_acknowledgement() {
-                self.acknowledge_at = None;
+                self.acknowledge_at = NEVER;
             }
             let (fragment, pieces, len) = self.outbox.cut(sequence);
             let header = Header { kind: Kind::Data, to: self.to, sequence, ack, limit, fragment, ack_delay_ns };
@@ -326,8 +346,8 @@ impl<F: Frame> Session<F> {
             let header = header.encode(len, self.terms.checksum.then_some(&mut bytes as _));
             return Some(Transmit { header, pieces });
         }
-        if self.inbox.must_acknowledge() || self.acknowledge_at.is_some_and(|at| at <= now) {
-            self.acknowledge_at = None;
+        if self.inbox.must_acknowledge() || self.acknowledge_at <= now {
+            self.acknowledge_at = NEVER;
             return Some(self.acknowledgement(now));
         }
         if std::mem::take(&mut self.probe) { Some(self.bare(Kind::Probe, now)) } else { None }
@@ -361,14 +381,14 @@ impl<F: Frame> Session<F> {
         Transmit { header: header.encode(0, self.terms.checksum.then_some(&mut bytes as _)), pieces: Pieces::new() }
     }
 
-    /// When to call [`timeout`](Session::timeout) at the latest.
-    pub fn next_timeout(&self) -> Option<u64> {
+    /// When to call [`timeout`](Session::timeout) at the latest; `u64::MAX` for a session that is over.
+    pub fn next_timeout(&self) -> u64 {
         if self.end.is_some() {
-            return None;
+            return NEVER;
         }
         let keep_alive = self.heard_at.max(self.asked_at) + self.terms.keep_alive_ns;
         let silence = self.heard_at + self.terms.silence_ns;
-        [self.acknowledge_at, self.probe_at, Some(keep_alive), Some(silence)].into_iter().flatten().min()
+        self.acknowledge_at.min(self.probe_at).min(keep_alive).min(silence)
     }
 
     /// Time went by. What is to be done comes out of [`transmit`](Session::transmit).
@@ -379,9 +399,9 @@ impl<F: Frame> Session<F> {
         if now >= self.heard_at + self.terms.silence_ns {
             return self.abort(End::Silence);
         }
-        if self.probe_at.is_some_and(|at| at <= now) {
+        if self.probe_at <= now {
             self.doubts += 1;
-            self.probe_at = None;
+            self.probe_at = NEVER;
             if self.outbox.under_way() == 0 {
                 self.probe = true;
             } else if self.doubts < PATIENCE {

@@ -263,9 +263,9 @@ impl Receiver for ShmReceiver {
         &self.head[..self.head_len]
     }
 
-    fn spin(&mut self, budget: Duration) {
+    fn spin(&mut self, budget: Duration) -> bool {
         if self.consumer.has_news() {
-            return;
+            return true;
         }
         self.stop_waiting();
         self.give_back();
@@ -273,14 +273,17 @@ impl Receiver for ShmReceiver {
         loop {
             for _ in 0..64 {
                 if self.consumer.has_news() {
-                    return;
+                    return true;
                 }
                 std::hint::spin_loop();
             }
             // Relaxed: `recv` looks again.
             let ended = self.consumer.indices().rare.0.producer_ended.load(Ordering::Relaxed) != 0;
-            if ended || self.lifeline.is_dead() || start.elapsed() >= budget {
-                return;
+            if ended || self.lifeline.is_dead() {
+                return true;
+            }
+            if start.elapsed() >= budget {
+                return false;
             }
         }
     }
