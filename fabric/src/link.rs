@@ -102,6 +102,11 @@ pub trait Sender: Send {
     /// so has asked for the wake-up. The same descriptors for the life of the link, and none of them is also the receiver's, so that both halves fit into one epoll set.
     fn interests(&self) -> Interests<'_>;
 
+    /// As [`Receiver::tag`]: for a half that waits for room.
+    fn tag(&mut self, tag: u64) {
+        let _ = tag;
+    }
+
     /// Passes a descriptor, under a number that messages sent from now on may refer to.
     ///
     /// # Errors

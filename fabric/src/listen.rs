@@ -92,6 +92,37 @@ impl Listener {
         }
     }
 
+    /// Whether links are best moved by a loop that calls [`poll`](Self::poll): they come over a device that no kernel waits for.
+    pub fn is_polled(&self) -> bool {
+        matches!(&self.kind, Kind::Datagram(acceptor) if acceptor.is_polled())
+    }
+
+    /// Moves the links that were accepted and that [`is_polled`](Self::is_polled) speaks of, and adds the
+    /// [tags](crate::link::Receiver::tag) of those for which there is something; until [`sleep`](Self::sleep) no bell rings for
+    /// them. Whether there may be somebody to accept.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`] when the device is of no more use.
+    pub fn poll(&mut self, ready: &mut Vec<u64>) -> Result<bool, LinkError> {
+        match &mut self.kind {
+            Kind::Datagram(acceptor) if acceptor.is_polled() => acceptor.poll(ready),
+            _ => Ok(false),
+        }
+    }
+
+    /// Says that the caller waits on descriptors from now on. `false` if there is something to do first.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`] when the device is of no more use.
+    pub fn sleep(&mut self) -> Result<bool, LinkError> {
+        match &mut self.kind {
+            Kind::Datagram(acceptor) if acceptor.is_polled() => acceptor.sleep(),
+            _ => Ok(true),
+        }
+    }
+
     /// Waits for the next link.
     ///
     /// # Errors

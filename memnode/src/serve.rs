@@ -3,6 +3,7 @@
 use anyhow::{Context, bail};
 use dmrpc_fabric::Allow;
 use dmrpc_fabric::address::Address;
+use dmrpc_fabric::datagram::dpdk::{self, DEFAULT_MTU, DpdkOptions};
 use dmrpc_memnode::{Hugepages, Node, NodeConfig};
 use dmrpc_pages::{ByteSize, PageSize};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -18,8 +19,8 @@ pub(crate) struct Args {
     /// The unit of copy-on-write: a power of two from 4KiB to 2MiB.
     #[arg(long, value_name = "SIZE", default_value = "4KiB")]
     page: PageSize,
-    /// Where clients find the node: unix:///path, tcp://host:port, udp://host:port or
-    /// rdma://host:port. May be given more than once.
+    /// Where clients find the node: unix:///path, tcp://host:port, udp://host:port dpdk://address:port or rdma://host:port. May be given more than
+    /// once.
     #[arg(long, value_name = "URL", required = true)]
     listen: Vec<Address>,
     /// Whether to use huge pages that were set aside on this host.
@@ -56,6 +57,15 @@ pub(crate) struct Args {
     /// Sessions at the same time.
     #[arg(long, value_name = "NUMBER", default_value_t = 4096)]
     max_sessions: usize,
+    /// For so long after something came over DPDK the node's thread looks for more all the time, before it sleeps.
+    #[arg(long, value_name = "DURATION", default_value = "100us")]
+    spin: humantime::Duration,
+    /// Arguments of DPDK's EAL, for dpdk:// addresses: cores, memory, devices.
+    #[arg(long, value_name = "ARGUMENTS", env = "DMRPC_DPDK_EAL", allow_hyphen_values = true)]
+    eal: Option<String>,
+    /// The longest IP packet over DPDK, in bytes.
+    #[arg(long, value_name = "BYTES", env = "DMRPC_DPDK_MTU", default_value_t = DEFAULT_MTU)]
+    mtu: usize,
     /// The NUMA node whose memory the pool is made of.
     #[arg(long, value_name = "NODE")]
     numa: Option<u32>,
@@ -75,6 +85,7 @@ enum HugepagesArg {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     // Before there is anything to clean up, so that no signal finds the node half started.
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("catching signals")?;
+    configure_dpdk(args)?;
     let node = Node::start(config(args)?)?;
     let addresses: Vec<_> = node.addresses().iter().map(ToString::to_string).collect();
     writeln!(
@@ -90,6 +101,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let signal = signals.forever().next();
     tracing::info!("the node ends on signal {}", signal.unwrap_or_default());
     node.shutdown();
+    Ok(())
+}
+
+/// What DPDK is told: the first of its addresses is this host's.
+fn configure_dpdk(args: &Args) -> anyhow::Result<()> {
+    let addresses = args.listen.iter().filter_map(|address| match address {
+        Address::Dpdk(address) => Some(*address),
+        _ => None,
+    });
+    for address in addresses {
+        let eal = args.eal.as_deref().context("a dpdk:// address needs --eal: DPDK's cores, memory and device")?;
+        let eal = eal.split_whitespace().map(str::to_owned).collect();
+        let udp_port = Some(address.port());
+        dpdk::configure(DpdkOptions { eal, address: *address.ip(), mtu: args.mtu, udp_port })?;
+    }
     Ok(())
 }
 
@@ -113,6 +139,7 @@ fn config(args: &Args) -> anyhow::Result<NodeConfig> {
         max_links: args.max_links,
         max_sessions: args.max_sessions,
         numa_node: args.numa,
+        spin: args.spin.into(),
         ..NodeConfig::default()
     };
     if !config.tenant_tokens.is_empty() {

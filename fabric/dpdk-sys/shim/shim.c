@@ -29,6 +29,8 @@
 struct dmrpc_port {
 	uint16_t id;
 	uint8_t multi_segment;
+	/* Whether the driver was started: a client of memif can't be before its server is there. */
+	uint8_t started;
 	uint32_t frame_bytes;
 	struct rte_mempool *rx_pool;
 	struct rte_mempool *tx_pool;
@@ -176,7 +178,8 @@ struct dmrpc_port *dmrpc_port_start(uint16_t id, const struct dmrpc_port_options
 		goto failed;
 	}
 	result = rte_eth_dev_start(id);
-	/* A memif client can't start before its server is there: dmrpc_port_is_up tells, dmrpc_port_restart tries again. */
+	port->started = result == 0;
+	/* dmrpc_port_is_started tells, dmrpc_port_restart tries again. */
 	if (result < 0 && strcmp(device.driver_name, "net_memif") != 0) {
 		set_error("starting a port", result);
 		goto failed;
@@ -208,9 +211,18 @@ static void drop_pending(struct dmrpc_port *port)
 
 int dmrpc_port_restart(struct dmrpc_port *port)
 {
+	int result;
+
 	drop_pending(port);
 	(void)rte_eth_dev_stop(port->id);
-	return rte_eth_dev_start(port->id);
+	result = rte_eth_dev_start(port->id);
+	port->started = result == 0;
+	return result;
+}
+
+int dmrpc_port_is_started(struct dmrpc_port *port)
+{
+	return port->started;
 }
 
 int dmrpc_port_is_up(struct dmrpc_port *port)
@@ -360,21 +372,40 @@ uint32_t dmrpc_tx_burst(struct dmrpc_port *port, const struct dmrpc_packet *pack
 	return MAX_BURST - port->pending_count;
 }
 
+/* Drivers that can't say so give buffers back by themselves. */
+void dmrpc_tx_reap(struct dmrpc_port *port)
+{
+	(void)rte_eth_tx_done_cleanup(port->id, 0, 0);
+}
+
 /* Memory of DPDK's own, for pages: what a driver shares with its peer or a card can reach. */
-void *dmrpc_memory_reserve(const char *name, uint64_t bytes, int32_t numa_node, uint64_t *reserved)
+void *dmrpc_memory_reserve(const char *name, uint64_t bytes, int32_t numa_node)
 {
 	const struct rte_memzone *zone =
 		rte_memzone_reserve_aligned(name, bytes, numa_node < 0 ? SOCKET_ID_ANY : numa_node, 0, 2 << 20);
 
 	if (zone == NULL) {
-		set_error("reserving memory of DPDK's", rte_errno);
+		set_error("reserving memory of DPDK's (give it more: -m, or huge pages)", rte_errno);
 		return NULL;
 	}
-	*reserved = zone->len;
 	return zone->addr;
 }
 
-int dmrpc_memory_is_dpdk(const void *start)
+int dmrpc_memory_file(const void *start, uint64_t bytes, uint64_t *offset)
 {
-	return rte_mem_virt2memseg(start, NULL) != NULL;
+	const struct rte_memseg *first = rte_mem_virt2memseg(start, NULL);
+	const struct rte_memseg *last = rte_mem_virt2memseg((const char *)start + bytes - 1, NULL);
+	size_t first_at, last_at;
+	int fd;
+
+	if (first == NULL || last == NULL)
+		return -1;
+	fd = rte_memseg_get_fd(first);
+	if (fd < 0 || rte_memseg_get_fd(last) != fd || rte_memseg_get_fd_offset(first, &first_at) != 0 ||
+	    rte_memseg_get_fd_offset(last, &last_at) != 0)
+		return -1;
+	if (last_at - first_at != (size_t)((char *)last->addr - (char *)first->addr))
+		return -1;
+	*offset = first_at + (uint64_t)((const char *)start - (const char *)first->addr);
+	return fd;
 }

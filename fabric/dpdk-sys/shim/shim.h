@@ -62,6 +62,7 @@ void dmrpc_thread_detach(void);
 uint16_t dmrpc_port_count(void);
 struct dmrpc_port *dmrpc_port_start(uint16_t port, const struct dmrpc_port_options *options, struct dmrpc_port_info *info);
 int dmrpc_port_restart(struct dmrpc_port *port);
+int dmrpc_port_is_started(struct dmrpc_port *port);
 int dmrpc_port_is_up(struct dmrpc_port *port);
 void dmrpc_port_stop(struct dmrpc_port *port);
 uint32_t dmrpc_rx_burst(struct dmrpc_port *port, struct dmrpc_frame *frames, uint32_t most);
@@ -70,7 +71,8 @@ uint32_t dmrpc_rx_buffers_free(struct dmrpc_port *port);
 void dmrpc_frame_free(void *mbuf);
 uint32_t dmrpc_tx_burst(struct dmrpc_port *port, const struct dmrpc_packet *packets, uint32_t count,
 			struct dmrpc_piece *pieces, dmrpc_release release);
-void *dmrpc_memory_reserve(const char *name, uint64_t bytes, int32_t numa_node, uint64_t *reserved);
-int dmrpc_memory_is_dpdk(const void *start);
+void dmrpc_tx_reap(struct dmrpc_port *port);
+void *dmrpc_memory_reserve(const char *name, uint64_t bytes, int32_t numa_node);
+int dmrpc_memory_file(const void *start, uint64_t bytes, uint64_t *offset);
 
 #endif

@@ -107,6 +107,8 @@ unsafe extern "C" {
     pub fn dmrpc_port_start(port: u16, options: *const PortOptions, info: *mut PortInfo) -> *mut Port;
     /// Starts a port anew whose peer was not there or went away; 0 if it worked.
     pub fn dmrpc_port_restart(port: *mut Port) -> c_int;
+    /// Whether the port was started: one whose peer has to be there first may not have been.
+    pub fn dmrpc_port_is_started(port: *mut Port) -> c_int;
     /// Whether the port has a link.
     pub fn dmrpc_port_is_up(port: *mut Port) -> c_int;
     /// Stops a port. Frames that came in through it stay valid.
@@ -128,8 +130,10 @@ unsafe extern "C" {
         pieces: *mut TxPiece,
         release: Release,
     ) -> u32;
+    /// Lets the driver look which frames it has sent, so that their owners are released although nothing more is sent.
+    pub fn dmrpc_tx_reap(port: *mut Port);
     /// Reserves memory of DPDK's own, for ever; null with [`dmrpc_error`].
-    pub fn dmrpc_memory_reserve(name: *const c_char, bytes: u64, numa_node: i32, reserved: *mut u64) -> *mut c_void;
-    /// Whether memory is DPDK's own.
-    pub fn dmrpc_memory_is_dpdk(start: *const c_void) -> c_int;
+    pub fn dmrpc_memory_reserve(name: *const c_char, bytes: u64, numa_node: i32) -> *mut c_void;
+    /// The descriptor of the one file that such memory lies in, in one piece, and where; -1 if there are more.
+    pub fn dmrpc_memory_file(start: *const c_void, bytes: u64, offset: *mut u64) -> c_int;
 }

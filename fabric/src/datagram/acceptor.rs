@@ -42,15 +42,18 @@ impl Acceptor {
     #[cfg(feature = "dpdk")]
     pub(crate) fn bind_dpdk(address: SocketAddrV4, options: &LinkOptions) -> Result<Self, LinkError> {
         let shared = super::dpdk::endpoint(address.port(), endpoint_options(DPDK_WINDOW_PACKETS, options))?;
-        if shared.with_device(|device| *device.address().ip()) != *address.ip() {
-            return Err(LinkError::Unsupported("listening at another address than the DPDK port has"));
+        if shared.with_device(|device| device.address()) != address {
+            return Err(LinkError::Unsupported(
+                "listening at another address than this process's DPDK port has: set DMRPC_DPDK_ADDRESS, and DMRPC_DPDK_PORT \
+                 if it connects before it listens",
+            ));
         }
         Self::new(Kind::Dpdk(DatagramListener::on(shared)), Address::Dpdk(address))
     }
 
     #[cfg(not(feature = "dpdk"))]
     pub(crate) fn bind_dpdk(_address: SocketAddrV4, _options: &LinkOptions) -> Result<Self, LinkError> {
-        Err(NO_DPDK)
+        Err(super::dpdk::NO_DPDK)
     }
 
     fn new(listener: Kind, address: Address) -> Result<Self, LinkError> {
@@ -76,6 +79,31 @@ impl Acceptor {
         }
     }
 
+    /// Whether the device is one that no kernel waits for.
+    pub(crate) fn is_polled(&self) -> bool {
+        match &self.listener {
+            Kind::Udp(_) => false,
+            #[cfg(feature = "dpdk")]
+            Kind::Dpdk(_) => true,
+        }
+    }
+
+    pub(crate) fn poll(&mut self, ready: &mut Vec<u64>) -> Result<bool, LinkError> {
+        match &mut self.listener {
+            Kind::Udp(listener) => listener.poll(ready),
+            #[cfg(feature = "dpdk")]
+            Kind::Dpdk(listener) => listener.poll(ready),
+        }
+    }
+
+    pub(crate) fn sleep(&mut self) -> Result<bool, LinkError> {
+        match &mut self.listener {
+            Kind::Udp(listener) => listener.sleep(),
+            #[cfg(feature = "dpdk")]
+            Kind::Dpdk(listener) => listener.sleep(),
+        }
+    }
+
     pub(crate) fn address(&self) -> Address {
         self.address.clone()
     }
@@ -86,9 +114,6 @@ impl AsFd for Acceptor {
         self.epoll.as_fd()
     }
 }
-
-#[cfg(not(feature = "dpdk"))]
-const NO_DPDK: LinkError = LinkError::Unsupported("DPDK: this program was built without its feature `dpdk`");
 
 /// Packets that a session over DPDK has room for.
 #[cfg(feature = "dpdk")]
@@ -130,7 +155,7 @@ pub(crate) fn connect_dpdk(
     _options: &LinkOptions,
     _deadline: Instant,
 ) -> Result<Link, LinkError> {
-    Err(NO_DPDK)
+    Err(super::dpdk::NO_DPDK)
 }
 
 /// A peer that refuses a session listens to nobody.

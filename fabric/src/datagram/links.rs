@@ -51,13 +51,15 @@ impl PlaceOfPeer for std::net::SocketAddr {
 struct Doorbell {
     fd: Arc<OwnedFd>,
     rung: bool,
+    /// What a loop that polls calls the half.
+    tag: Option<u64>,
 }
 
 impl Doorbell {
     fn new() -> Result<Self, LinkError> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| LinkError::io("making an eventfd", error))?;
-        Ok(Self { fd: Arc::new(fd), rung: false })
+        Ok(Self { fd: Arc::new(fd), rung: false, tag: None })
     }
 
     fn ring(&mut self) {
@@ -77,8 +79,6 @@ impl Doorbell {
 struct Doorbells {
     receiver: Doorbell,
     sender: Doorbell,
-    /// What a loop that polls calls the receiver.
-    tag: Option<u64>,
 }
 
 struct Turning<D: Device> {
@@ -140,10 +140,13 @@ impl<D: Device> Turning<D> {
     fn wake(&mut self) {
         for (key, sleeper) in self.endpoint.take_awake() {
             if let Some(Some(doorbells)) = self.doorbells.get_mut(key.index()) {
-                match (sleeper, doorbells.tag) {
-                    (Sleeper::Receiver, Some(tag)) if self.polled => self.ready.push(tag),
-                    (Sleeper::Receiver, _) => doorbells.receiver.ring(),
-                    (Sleeper::Sender, _) => doorbells.sender.ring(),
+                let doorbell = match sleeper {
+                    Sleeper::Receiver => &mut doorbells.receiver,
+                    Sleeper::Sender => &mut doorbells.sender,
+                };
+                match doorbell.tag {
+                    Some(tag) if self.polled => self.ready.push(tag),
+                    _ => doorbell.ring(),
                 }
             }
         }
@@ -270,7 +273,7 @@ impl<D: Device> Shared<D> {
     where
         D::Place: PlaceOfPeer,
     {
-        let doorbells = Doorbells { receiver: Doorbell::new()?, sender: Doorbell::new()?, tag: None };
+        let doorbells = Doorbells { receiver: Doorbell::new()?, sender: Doorbell::new()? };
         let moves = || if turns { again(self.fds.iter().map(|fd| fd.as_fd())) } else { Ok(Vec::new()) };
         let receiver_waits = Waits { doorbell: doorbells.receiver.fd.clone(), moves: moves()? };
         let sender_waits = Waits { doorbell: doorbells.sender.fd.clone(), moves: moves()? };
@@ -418,6 +421,13 @@ impl<D: Device> Sender for DatagramSender<D> {
         Ok(true)
     }
 
+    fn tag(&mut self, tag: u64) {
+        let turning = &mut *self.handle.shared.turning.lock();
+        if let Some(doorbells) = turning.doorbells(self.handle.key) {
+            doorbells.sender.tag = Some(tag);
+        }
+    }
+
     fn interests(&self) -> Interests<'_> {
         self.waits.interests()
     }
@@ -507,7 +517,7 @@ impl<D: Device> Receiver for DatagramReceiver<D> {
     fn tag(&mut self, tag: u64) {
         let turning = &mut *self.handle.shared.turning.lock();
         if let Some(doorbells) = turning.doorbells(self.handle.key) {
-            doorbells.tag = Some(tag);
+            doorbells.receiver.tag = Some(tag);
         }
     }
 

@@ -12,7 +12,7 @@
 //! | `endpoint.rs` | all sessions over one device |
 //! | `device.rs` | what carries datagrams |
 //! | `udp.rs` | a UDP socket as a device |
-//! | `dpdk.rs`, `reserved.rs` | a port of DPDK's as a device, and memory that it sends from where it is; with the feature `dpdk` |
+//! | `dpdk/` | a port of DPDK's as a device, and memory that it sends from where it is, with the feature `dpdk` |
 //! | `clock.rs` | the time, cheaply |
 //! | `acceptor.rs` | the listener at an address, and how to connect to one |
 //! | `links.rs` | sessions as links, and the listener |
@@ -24,10 +24,7 @@
 
 mod acceptor;
 pub mod device;
-#[cfg(feature = "dpdk")]
 pub mod dpdk;
-#[cfg(feature = "dpdk")]
-pub mod reserved;
 pub mod endpoint;
 pub mod links;
 pub mod packet;

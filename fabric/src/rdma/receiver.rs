@@ -158,9 +158,15 @@ impl Receiver for RdmaReceiver {
         &self.head
     }
 
-    fn spin(&mut self, budget: Duration) {
+    fn spin(&mut self, budget: Duration) -> bool {
         let until = Instant::now() + budget;
-        while !self.handle.channel().has_come() && Instant::now() < until {
+        loop {
+            if self.handle.channel().has_come() {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
             std::thread::yield_now();
         }
     }

@@ -1,4 +1,5 @@
-//! Where the memory of segments comes from: memfds of huge or ordinary pages, or ranges of one file or device.
+//! Where the memory of segments comes from: memfds of huge or ordinary pages, or ranges of one file or device. Segments that only
+//! the node writes come from DPDK's memory where there is some, so that drivers send pages from where they are.
 //!
 //! 1. What was pre-faulted of a segment is allocated, stands in the page table of the node, and is zero.
 //! 2. A memfd can neither grow nor shrink: a client that maps all of it never faults past its end.
@@ -8,6 +9,9 @@ use super::config::{Hugepages, NodeConfig};
 use super::error::NodeError;
 use super::numa::NumaNode;
 use super::segment::Segment;
+use crate::core::Access;
+use dmrpc_fabric::address::Address;
+use dmrpc_fabric::datagram::dpdk::Reserved;
 use dmrpc_pages::{Buddy, ByteSize};
 use rustix::fs::{FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mm::Advice;
@@ -24,6 +28,15 @@ pub(crate) const HUGE_BYTES: u64 = 2 << 20;
 pub(crate) struct Backing {
     source: Source,
     numa: Option<NumaNode>,
+    lent: Option<Lent>,
+}
+
+/// Memory of DPDK's, and which of it is taken.
+struct Lent {
+    memory: Arc<Reserved>,
+    file: Arc<OwnedFd>,
+    page_bytes: u64,
+    ranges: Buddy,
 }
 
 enum Source {
@@ -52,7 +65,14 @@ impl Backing {
             Some(path) => open_file(path, config)?,
             None => Source::Memfd(choose_pages(config)?),
         };
-        Ok(Self { source, numa })
+        let speaks_dpdk = config.listen.iter().any(|address| matches!(address, Address::Dpdk(_)));
+        let lent = if speaks_dpdk && config.pool_file.is_none() { Some(Lent::reserve(config)?) } else { None };
+        Ok(Self { source, numa, lent })
+    }
+
+    /// Whether segments that only the node writes are ready at once: their memory is there already.
+    pub(crate) fn lends(&self) -> bool {
+        self.lent.is_some()
     }
 
     /// Segments are multiples of this, in bytes.
@@ -65,7 +85,12 @@ impl Backing {
     }
 
     /// Begins a segment: all of it is mapped, and none of it is there before [`Backing::prefault`].
-    pub(crate) fn begin(&mut self, bytes: u64) -> io::Result<Segment> {
+    pub(crate) fn begin(&mut self, bytes: u64, access: Access) -> io::Result<Segment> {
+        if access == Access::Node
+            && let Some(segment) = self.lent.as_mut().and_then(|lent| lent.begin(bytes))
+        {
+            return Ok(segment);
+        }
         let segment = match &mut self.source {
             Source::Memfd(pages) => Segment::map(Arc::new(sealed_memfd(*pages, bytes)?), 0, bytes as usize, true)?,
             Source::File { file, granule_bytes, ranges, .. } => {
@@ -88,6 +113,10 @@ impl Backing {
     /// What takes long in it does not hold the lock on the address space of the process, which the loop would wait for
     /// whenever it allocates: pages of a memfd are allocated by writing to the file, and only mapped by `populate`, in pieces.
     pub(crate) fn prefault(&self, segment: &Segment, offset: u64, length: u64) -> io::Result<()> {
+        if segment.reserved_start().is_some() {
+            segment.copy_from(offset, None, length);
+            return Ok(());
+        }
         match self.source {
             Source::Memfd(Pages::Reserved) => populate(segment, offset, length),
             Source::Memfd(pages) => {
@@ -106,6 +135,9 @@ impl Backing {
 
     /// Takes a segment back whose memory nobody uses any more, and that is about to be dropped.
     pub(crate) fn unmake(&mut self, segment: &Segment) {
+        if let (Some(start), Some(lent)) = (segment.reserved_start(), &mut self.lent) {
+            return lent.unmake(start, segment.bytes());
+        }
         segment.unmap_pages(HUGE_BYTES);
         if let Source::File { granule_bytes, ranges, .. } = &mut self.source {
             let first = (segment.file_offset() / *granule_bytes) as u32;
@@ -115,9 +147,38 @@ impl Backing {
     }
 }
 
+impl Lent {
+    /// As much as the pool.
+    fn reserve(config: &NodeConfig) -> Result<Self, NodeError> {
+        let failed = |source| NodeError::Dpdk { pool: ByteSize(config.pool_bytes), source };
+        let memory = Reserved::new("dmrpc_pool", config.pool_bytes as usize, config.numa_node).map_err(failed)?;
+        let file = memory.file().0.try_clone().map_err(NodeError::io("duplicating a descriptor"))?;
+        let page_bytes = config.page_size.bytes();
+        let pages = u32::try_from(config.pool_bytes / page_bytes)
+            .map_err(|_| NodeError::Config("the pool has too many pages: use larger ones"))?;
+        Ok(Self { memory: Arc::new(memory), file: Arc::new(file), page_bytes, ranges: Buddy::new(pages) })
+    }
+
+    /// A segment, if there is room for it in one piece.
+    fn begin(&mut self, bytes: u64) -> Option<Segment> {
+        let first = self.ranges.alloc(u32::try_from(bytes.div_ceil(self.page_bytes)).ok()?)?;
+        let start = (u64::from(first) * self.page_bytes) as usize;
+        Some(Segment::reserved(Arc::clone(&self.file), Arc::clone(&self.memory), start, bytes as usize))
+    }
+
+    fn unmake(&mut self, start: usize, bytes: usize) {
+        let first = (start as u64 / self.page_bytes) as u32;
+        let pages = (bytes as u64).div_ceil(self.page_bytes) as u32;
+        self.ranges.free(first, pages).expect("the segment was made here, once");
+    }
+}
+
 /// For people: what the memory is.
 impl fmt::Display for Backing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.lent.is_some() {
+            f.write_str("dpdk+")?;
+        }
         f.write_str(match self.source {
             Source::Memfd(Pages::Reserved) => "hugetlb",
             Source::Memfd(Pages::Transparent) => "memfd+thp",

@@ -59,6 +59,8 @@ pub struct NodeConfig {
     pub max_sessions: usize,
     /// The NUMA node whose memory the pool is made of; `None` for what the kernel chooses.
     pub numa_node: Option<u32>,
+    /// For so long after something came over a device that no kernel waits for (DPDK) the node's thread looks at it all the time.
+    pub spin: Duration,
     /// The limits of links.
     pub link: LinkOptions,
 }
@@ -80,6 +82,7 @@ impl Default for NodeConfig {
             max_links: 4096,
             max_sessions: 4096,
             numa_node: None,
+            spin: Duration::from_micros(100),
             link: LinkOptions::default(),
         }
     }

@@ -40,6 +40,8 @@ pub(crate) struct Connection {
     pub(crate) is_dirty: bool,
     is_watched: bool,
     is_watched_for_room: bool,
+    /// Whether it is over a device that the loop polls. Its bells ring only while the loop does not.
+    is_polled: bool,
     is_turn_over: bool,
     peer: Peer,
     /// `None` once this direction has ended.
@@ -89,7 +91,11 @@ pub(crate) enum Cut {
 }
 
 impl Connection {
-    pub(crate) fn new(id: LinkId, link: Link, hello_until: Now) -> Self {
+    pub(crate) fn new(id: LinkId, mut link: Link, is_polled: bool, hello_until: Now) -> Self {
+        if is_polled {
+            link.receiver.tag(id.0);
+            link.sender.tag(id.0 | SENDING_HALF);
+        }
         Self {
             id,
             stage: Stage::Greeting { until: hello_until },
@@ -99,6 +105,7 @@ impl Connection {
             is_dirty: false,
             is_watched: false,
             is_watched_for_room: false,
+            is_polled,
             is_turn_over: false,
             peer: link.peer,
             sender: Some(link.sender),
@@ -148,8 +155,13 @@ impl Connection {
         let Some(sender) = &self.sender else { return Ok(()) };
         let data = EventData::new_u64(self.id.0 | SENDING_HALF);
         let known = std::mem::replace(&mut self.is_watched_for_room, true);
+        if known && self.is_polled {
+            return Ok(());
+        }
         for interest in sender.interests() {
-            let flags = flags(interest) | EventFlags::ONESHOT;
+            // A bell that rings only when it was asked to may be heard whenever it rings.
+            let once = if self.is_polled { EventFlags::ET } else { EventFlags::ONESHOT };
+            let flags = flags(interest) | once;
             if known {
                 epoll::modify(epoll, interest.fd, data, flags)?;
             } else {

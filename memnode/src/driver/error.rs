@@ -51,6 +51,14 @@ pub enum NodeError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// DPDK does not start, or gives no memory.
+    #[error("pages of {pool} in DPDK's memory: {source}")]
+    Dpdk {
+        /// How much was asked for.
+        pool: ByteSize,
+        /// What DPDK says.
+        source: LinkError,
+    },
     /// What was asked for contradicts itself or makes no sense.
     #[error("{0}")]
     Config(&'static str),

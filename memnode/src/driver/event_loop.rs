@@ -5,6 +5,9 @@
 //! a receiving half are watched from the first to the last moment of a link, but for pauses; those of a sending half for one
 //! wake-up whenever it says that it waits. Steady work makes no `epoll_ctl` calls.
 //!
+//! Links over a device that no kernel waits for ([`Listener::is_polled`]) are polled for as long as something comes over them and a
+//! little longer; then the loop waits as for the others, on the driver's descriptor or a short timer of the link's.
+//!
 //! 1. A link is read from until it says that it is empty, used up its budget, waits for the core to place a body, or has too
 //!    much to take itself. Whatever ends the last two puts it into the queue again.
 //! 2. Each action of the core is carried out at once, in order, before the next event is told.
@@ -44,6 +47,8 @@ const TURN_ACCEPTS: usize = 64;
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Descriptors that can speak in one wait; the others do in the next.
 const EVENTS: usize = 256;
+/// While it polls, the loop looks at all else every so many turns.
+const POLLS: u32 = 64;
 
 /// In the data of an epoll event: a listener or the bell, not a link.
 const NOT_A_LINK: u64 = 1 << 63;
@@ -70,6 +75,14 @@ pub(super) struct EventLoop {
     dirty: Vec<LinkId>,
     /// What the core is to be told as soon as the actions at hand are done.
     told: VecDeque<Told>,
+    /// Listeners whose links are polled, by their places.
+    polled: Vec<usize>,
+    /// Links of theirs for which there is something.
+    polled_ready: Vec<u64>,
+    /// When something came over one of them last.
+    heard: Instant,
+    /// Turns since the loop last looked at all else.
+    polls: u32,
     started: Instant,
     now: Now,
     next_tick: Now,
@@ -81,6 +94,7 @@ pub(super) struct EventLoop {
 
 /// What the loop holds clients to.
 struct Terms {
+    spin: Duration,
     handshake_ms: Now,
     stall_ms: Now,
     max_links: usize,
@@ -107,9 +121,14 @@ impl EventLoop {
         }
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&epoll, inbox.bell(), epoll::EventData::new_u64(BELL), flags)?;
+        let polled = (0..listeners.len()).filter(|&index| listeners[index].is_polled()).collect();
         Ok(Self {
             epoll,
             listeners,
+            polled,
+            polled_ready: Vec::new(),
+            heard: Instant::now(),
+            polls: 0,
             connections: Slab::new(),
             ghosts: HashMap::new(),
             next_link: 0,
@@ -127,6 +146,7 @@ impl EventLoop {
             is_short: false,
             page_size: config.page_size,
             terms: Terms {
+                spin: config.spin,
                 handshake_ms: config.handshake.as_millis() as Now,
                 stall_ms: config.stall.as_millis() as Now,
                 max_links: config.max_links.min(1 << INDEX_BITS),
@@ -165,8 +185,15 @@ impl EventLoop {
 
     /// Waits until a descriptor speaks, or it is time for a tick; not at all if there is something to do already.
     fn wait(&mut self, events: &mut Vec<epoll::Event>) {
+        let polls = !self.polled.is_empty() && self.poll();
         let busy = !self.ready.is_empty() || !self.dirty.is_empty() || !self.core.is_settled();
-        let idle = !busy && self.inbox.fall_asleep();
+        if polls {
+            self.polls += 1;
+            if !self.polls.is_multiple_of(POLLS) {
+                return;
+            }
+        }
+        let idle = !busy && !polls && self.inbox.fall_asleep() && self.stop_polling();
         let sleep_ms = if idle { self.next_tick.saturating_sub(self.clock()) } else { 0 };
         let timeout = Timespec { tv_sec: 0, tv_nsec: (sleep_ms * 1_000_000) as _ };
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout)) {
@@ -176,6 +203,44 @@ impl EventLoop {
         self.inbox.wake_up();
         self.core.note_wakeup();
         self.now = self.clock();
+    }
+
+    /// Looks at the devices that no kernel waits for. Whether to look again at once: as long as something comes.
+    fn poll(&mut self) -> bool {
+        let mut came = false;
+        let mut ready = std::mem::take(&mut self.polled_ready);
+        for at in 0..self.polled.len() {
+            let index = self.polled[at];
+            match self.listeners[index].poll(&mut ready) {
+                Ok(accept) if accept => {
+                    came = true;
+                    self.accept(index);
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(address = %self.listeners[index].address(), "the device is of no more use: {error}");
+                    self.polled.clear();
+                    break;
+                }
+            }
+        }
+        came |= !ready.is_empty();
+        for tag in ready.drain(..) {
+            self.note(tag);
+        }
+        self.polled_ready = ready;
+        let now = Instant::now();
+        if came {
+            self.heard = now;
+        }
+        self.now = (now - self.started).as_millis() as Now;
+        now - self.heard < self.terms.spin
+    }
+
+    /// Leaves the devices to their descriptors. `false` if there is something to do first.
+    fn stop_polling(&mut self) -> bool {
+        // One that fails has told those who use it.
+        self.polled.iter().all(|&index| self.listeners[index].sleep().unwrap_or(true))
     }
 
     fn clock(&self) -> Now {
@@ -232,7 +297,7 @@ impl EventLoop {
     fn accept(&mut self, index: usize) {
         for _ in 0..TURN_ACCEPTS {
             match self.listeners[index].try_accept() {
-                Ok(Some(link)) => self.admit(link),
+                Ok(Some(link)) => self.admit(link, self.listeners[index].is_polled()),
                 Ok(None) => return,
                 Err(error) if is_shortage(&error) => {
                     tracing::error!(address = %self.listeners[index].address(), "nobody can be let in: {error}");
@@ -256,7 +321,7 @@ impl EventLoop {
         }
     }
 
-    fn admit(&mut self, link: Link) {
+    fn admit(&mut self, link: Link, polled: bool) {
         if self.connections.len() >= self.terms.max_links {
             tracing::warn!(peer = ?link.peer, "turned away: there are {} links, which is the limit", self.terms.max_links);
             return turn_away(link, Status::TooManySessions);
@@ -264,7 +329,7 @@ impl EventLoop {
         let entry = self.connections.vacant_entry();
         let id = LinkId((self.next_link << INDEX_BITS | entry.key() as u64) & !(NOT_A_LINK | SENDING_HALF));
         self.next_link += 1;
-        let mut connection = Connection::new(id, link, self.now + self.terms.handshake_ms);
+        let mut connection = Connection::new(id, link, polled, self.now + self.terms.handshake_ms);
         let watched = connection.watch(&self.epoll);
         tracing::debug!(link = id.0, peer = ?connection.peer(), "a link");
         entry.insert(connection);
@@ -358,8 +423,8 @@ impl EventLoop {
             Action::ZeroBytes { region: Region { segment, offset, length } } => {
                 self.segment(segment).copy_from(offset, None, length);
             }
-            Action::MakeSegment { segment, pages, .. } => {
-                if let Some(made) = self.maker.ask(segment, self.bytes(pages)) {
+            Action::MakeSegment { segment, pages, access } => {
+                if let Some(made) = self.maker.ask(segment, self.bytes(pages), access) {
                     self.told.push_back(Told::Made { segment, file_offset: made.file_offset() });
                     self.segments.insert(segment, Arc::new(made));
                 }

@@ -10,6 +10,7 @@ use super::AbortOnPanic;
 use super::backing::Backing;
 use super::inbox::{Inbox, News};
 use super::segment::Segment;
+use crate::core::Access;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io;
@@ -36,6 +37,8 @@ pub(crate) struct Maker {
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
+    /// Whether segments that only the node writes come from elsewhere than the others. Those are not kept ready.
+    lends: bool,
 }
 
 struct State {
@@ -55,6 +58,7 @@ struct State {
 struct Asked {
     segment: u32,
     bytes: u64,
+    access: Access,
 }
 
 /// A segment on its way.
@@ -84,7 +88,8 @@ impl Maker {
             sizes: VecDeque::from([expected_bytes]),
             stopping: false,
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), work: Condvar::new() });
+        let lends = backing.lends();
+        let shared = Arc::new(Shared { state: Mutex::new(state), work: Condvar::new(), lends });
         let thread = thread::Builder::new().name("dmrpc-segments".into()).spawn({
             let shared = Arc::clone(&shared);
             move || run(&shared, backing, &inbox)
@@ -93,9 +98,14 @@ impl Maker {
     }
 
     /// Asks for a segment: one that is ready at once, or [`News::Made`] later.
-    pub(crate) fn ask(&self, segment: u32, bytes: u64) -> Option<Segment> {
+    pub(crate) fn ask(&self, segment: u32, bytes: u64, access: Access) -> Option<Segment> {
         let mut state = self.shared.state.lock();
         state.used_bytes += bytes;
+        if self.shared.is_lent(access) {
+            state.asked.push_back(Asked { segment, bytes, access });
+            self.shared.work.notify_one();
+            return None;
+        }
         if state.sizes.len() == SIZES_REMEMBERED {
             state.sizes.pop_front();
         }
@@ -104,7 +114,7 @@ impl Maker {
         let ready = at.map(|at| state.ready.swap_remove(at));
         tracing::debug!(segment, bytes, ready = ready.is_some(), "a segment is asked for");
         if ready.is_none() {
-            state.asked.push_back(Asked { segment, bytes });
+            state.asked.push_back(Asked { segment, bytes, access });
             self.shared.work.notify_one();
         }
         ready
@@ -133,6 +143,12 @@ impl Drop for Maker {
             // It ends the process when it panics.
             let _ = thread.join();
         }
+    }
+}
+
+impl Shared {
+    fn is_lent(&self, access: Access) -> bool {
+        self.lends && access == Access::Node
     }
 }
 
@@ -240,21 +256,21 @@ impl Bench<'_> {
         }
     }
 
-    fn begin(&mut self, Asked { segment: number, bytes }: Asked) {
+    fn begin(&mut self, Asked { segment: number, bytes, access }: Asked) {
         let prepared = self.making.iter_mut().find(|m| m.number.is_none() && m.segment.bytes() as u64 == bytes);
-        if let Some(prepared) = prepared {
+        if let Some(prepared) = prepared.filter(|_| !self.shared.is_lent(access)) {
             prepared.number = Some(number);
             self.shared.state.lock().preparing_bytes = 0;
             return;
         }
-        match self.backing.begin(bytes) {
+        match self.backing.begin(bytes, access) {
             Ok(segment) => self.making.push(Making { number: Some(number), segment, done_bytes: 0 }),
             Err(error) => self.failed(number, bytes, error),
         }
     }
 
     fn prepare(&mut self, bytes: u64) {
-        match self.backing.begin(bytes) {
+        match self.backing.begin(bytes, Access::Client) {
             Ok(segment) => self.making.push(Making { number: None, segment, done_bytes: 0 }),
             Err(error) => self.not_prepared(bytes, &error),
         }

@@ -1,9 +1,10 @@
-//! A segment as the node has it: a descriptor to pass on, and a mapping of its own.
+//! A segment as the node has it: a descriptor to pass on, and where its bytes are.
 //!
 //! 1. All of a segment is mapped, writable, for as long as the value lives; its pages are allocated before anybody else hears of it.
 //! 2. Nobody here makes a reference to its bytes: other processes write some of them at any time. They are copied by
 //!    `ptr::copy` and by the kernel only.
 
+use dmrpc_fabric::datagram::dpdk::Reserved;
 use dmrpc_fabric::memory::{Access, Mapping, MemoryError};
 use rustix::fs::{SealFlags, fcntl_add_seals};
 use rustix::mm::Advice;
@@ -20,29 +21,62 @@ pub(crate) struct Segment {
     /// Its memory; with a pool file, that of all segments.
     file: Arc<OwnedFd>,
     file_offset: u64,
-    mapping: Mapping,
+    memory: Memory,
     /// Whether it is a memfd of its own, on which seals can be put.
     sealable: bool,
 }
 
+/// Where the bytes of a segment are.
+enum Memory {
+    Mapped(Mapping),
+    /// In memory that DPDK reserved and has mapped: `bytes` from `start` on.
+    Reserved {
+        all: Arc<Reserved>,
+        start: usize,
+        bytes: usize,
+    },
+}
+
 impl Segment {
+    /// `bytes` bytes of memory that DPDK reserved, from `start` on. `file` is where clients find it.
+    ///
+    /// # Panics
+    ///
+    /// If it has not so many.
+    pub(crate) fn reserved(file: Arc<OwnedFd>, all: Arc<Reserved>, start: usize, bytes: usize) -> Self {
+        assert!(start.checked_add(bytes).is_some_and(|end| end <= all.len()), "{bytes} bytes from {start} on");
+        let file_offset = all.file().1 + start as u64;
+        Self { file, file_offset, memory: Memory::Reserved { all, start, bytes }, sealable: false }
+    }
+
     /// Maps `bytes` bytes of `file` from `file_offset` on. Pages are not touched yet.
     pub(crate) fn map(file: Arc<OwnedFd>, file_offset: u64, bytes: usize, sealable: bool) -> io::Result<Self> {
         match Mapping::new(&*file, file_offset, bytes, Access::Writable, false) {
-            Ok(mapping) => Ok(Self { file, file_offset, mapping, sealable }),
+            Ok(mapping) => Ok(Self { file, file_offset, memory: Memory::Mapped(mapping), sealable }),
             Err(MemoryError::Io { source, .. }) => Err(source),
             Err(error) => Err(io::Error::other(error)),
         }
     }
 
-    /// Where the mapping begins, for advice to the kernel.
+    /// Where its bytes begin, for advice to the kernel.
     pub(crate) fn base(&self) -> *mut c_void {
-        self.mapping.as_ptr().as_ptr().cast()
+        self.at(0, 0).cast()
+    }
+
+    /// Where in the memory that DPDK reserved it begins, if it is there.
+    pub(crate) fn reserved_start(&self) -> Option<usize> {
+        match self.memory {
+            Memory::Mapped(_) => None,
+            Memory::Reserved { start, .. } => Some(start),
+        }
     }
 
     /// Its size in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.mapping.len()
+        match &self.memory {
+            Memory::Mapped(mapping) => mapping.len(),
+            Memory::Reserved { bytes, .. } => *bytes,
+        }
     }
 
     /// The descriptor to pass to clients.
@@ -61,9 +95,16 @@ impl Segment {
     ///
     /// If they are not in the segment: the core names only pages that are.
     pub(crate) fn at(&self, offset: u64, length: u64) -> *mut u8 {
-        match self.mapping.at(offset, length) {
-            Ok(start) => start.as_ptr(),
-            Err(error) => panic!("the core names bytes that are not there: {error}"),
+        match &self.memory {
+            Memory::Mapped(mapping) => match mapping.at(offset, length) {
+                Ok(start) => start.as_ptr(),
+                Err(error) => panic!("the core names bytes that are not there: {error}"),
+            },
+            Memory::Reserved { all, start, bytes } => {
+                let end = offset.checked_add(length);
+                assert!(end.is_some_and(|end| end <= *bytes as u64), "the core names bytes that are not there");
+                all.as_ptr().as_ptr().wrapping_add(start + offset as usize)
+            }
         }
     }
 
@@ -94,6 +135,9 @@ impl Segment {
     /// Takes the pages out of the page table of the node, in pieces. Dropping the mapping then is quick, and nobody waits for
     /// the lock on the address space that it holds meanwhile.
     pub(crate) fn unmap_pages(&self, piece_bytes: u64) {
+        if let Memory::Reserved { .. } = self.memory {
+            return;
+        }
         let bytes = self.bytes() as u64;
         for at in (0..bytes).step_by(piece_bytes as usize) {
             let piece = piece_bytes.min(bytes - at);

@@ -1,10 +1,12 @@
 //! A node in a process of its own, and a client that speaks the bare protocol: what the tests of the node stand on.
 #![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
 
+mod cable;
 mod client;
 mod mapped;
 mod process;
 
+pub(crate) use cable::Switch;
 pub(crate) use client::{Client, Terms};
 pub(crate) use mapped::Mapped;
 pub(crate) use process::NodeProcess;

@@ -49,7 +49,8 @@ impl NodeProcess {
         Self::start_program(shell, args)
     }
 
-    fn start_program(mut program: Command, args: &[&str]) -> Self {
+    /// Starts one by that command, which is to be given its arguments.
+    pub(crate) fn start_program(mut program: Command, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = format!("unix://{}/node", folder.path().display());
         let mut child = program
@@ -88,6 +89,10 @@ impl NodeProcess {
     /// What it has logged.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).expect("the file is there")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn is_running(&mut self) -> bool {

@@ -5,11 +5,12 @@
 //! Payload goes out from where it is if it lies in DPDK's own memory and the driver sends frames in pieces; else it is
 //! copied into DPDK's buffers. What comes in stays in the driver's buffer until it is copied to its place.
 
-use super::device::{Device, Frame};
-use super::endpoint::EndpointOptions;
-use super::links::{PlaceOfPeer, Shared};
-use super::outbox::Piece;
+use super::options::DpdkOptions;
 use super::reserved;
+use crate::datagram::device::{Device, Frame};
+use crate::datagram::endpoint::EndpointOptions;
+use crate::datagram::links::{PlaceOfPeer, Shared};
+use crate::datagram::outbox::Piece;
 use crate::link::{Interest, Interests, LinkError, Peer};
 use bytes::Bytes;
 use dmrpc_dpdk_sys as sys;
@@ -44,8 +45,11 @@ const TX_BUFFERS: u32 = 4096;
 const LOW_BUFFERS: u32 = 2048;
 /// The same neighbour is asked for at most so often.
 const ARP_INTERVAL: Duration = Duration::from_millis(1);
-/// A port without a link is started anew at most so often.
+/// A port whose peer was not there is started anew at most so often.
 const RESTART_INTERVAL: Duration = Duration::from_millis(20);
+/// A port that was started may take so long to find its peer: a memif server of DPDK's does not survive clients that give up
+/// in the middle of it.
+const LINK_TIME: Duration = Duration::from_secs(2);
 /// After so many looks that found nothing the link itself is looked at.
 const LOOKS: u32 = 1024;
 /// After so many bursts the free buffers are counted.
@@ -55,78 +59,17 @@ const MAX_NEIGHBOURS: usize = 65_536;
 
 type Mac = [u8; 6];
 
-/// How a process uses DPDK.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DpdkOptions {
-    /// Arguments of EAL, as one would give them to any program of DPDK's.
-    pub eal: Vec<String>,
-    /// This host's address on the port's network.
-    pub address: Ipv4Addr,
-    /// The longest IP packet, in bytes. For net_memif `bsize` less 14 at most.
-    pub mtu: usize,
-}
-
-impl DpdkOptions {
-    /// From the environment: `DMRPC_DPDK_EAL`, `DMRPC_DPDK_ADDRESS`, `DMRPC_DPDK_MTU` (1500).
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError::Unsupported`] if something is missing or makes no sense.
-    pub fn from_env() -> Result<Self, LinkError> {
-        let eal = std::env::var("DMRPC_DPDK_EAL")
-            .map_err(|_| LinkError::Unsupported("DPDK without EAL arguments: set DMRPC_DPDK_EAL"))?;
-        let address = std::env::var("DMRPC_DPDK_ADDRESS")
-            .ok()
-            .and_then(|address| address.parse().ok())
-            .ok_or(LinkError::Unsupported("DPDK without an IPv4 address of this host: set DMRPC_DPDK_ADDRESS"))?;
-        let mtu = match std::env::var("DMRPC_DPDK_MTU") {
-            Ok(mtu) => mtu.parse().map_err(|_| LinkError::Unsupported("a DMRPC_DPDK_MTU that is no number"))?,
-            Err(_) => 1500,
-        };
-        Ok(Self { eal: eal.split_whitespace().map(str::to_owned).collect(), address, mtu })
-    }
-}
-
-/// What this process was told by [`configure`].
-static CONFIGURED: OnceLock<DpdkOptions> = OnceLock::new();
-
-/// Says how this process uses DPDK, before its first link over it; otherwise the environment does.
-///
-/// # Errors
-///
-/// [`LinkError::Unsupported`] if something else was said before.
-pub fn configure(options: DpdkOptions) -> Result<(), LinkError> {
-    match CONFIGURED.set(options) {
-        Ok(()) => Ok(()),
-        Err(options) if CONFIGURED.get() == Some(&options) => Ok(()),
-        Err(_) => Err(LinkError::Unsupported("DPDK configured twice in one process")),
-    }
-}
-
-/// What this process was told, by whatever way.
-fn options() -> Result<DpdkOptions, LinkError> {
-    CONFIGURED.get().cloned().map_or_else(DpdkOptions::from_env, Ok)
-}
-
-/// Starts EAL, if it does not run.
-pub(super) fn start() -> Result<(), LinkError> {
-    start_eal(&options()?.eal)
-}
-
-/// The port of this process, which speaks at UDP port `udp_port`. It is started once, and stays.
-pub(super) fn endpoint(udp_port: u16, options: EndpointOptions) -> Result<Arc<Shared<DpdkDevice>>, LinkError> {
+/// The port of this process. It is started once, and stays; then it speaks at the UDP port of its options, or at `udp_port`.
+pub(in crate::datagram) fn endpoint(
+    udp_port: u16,
+    options: EndpointOptions,
+) -> Result<Arc<Shared<DpdkDevice>>, LinkError> {
     static ENDPOINT: Mutex<Option<Arc<Shared<DpdkDevice>>>> = Mutex::new(None);
     let mut endpoint = ENDPOINT.lock();
     let shared = match &*endpoint {
         Some(shared) => shared.clone(),
-        None => {
-            endpoint.insert(Shared::new(DpdkDevice::start(&self::options()?, udp_port)?, options)?).clone()
-        }
+        None => endpoint.insert(Shared::new(DpdkDevice::start(&super::options::get()?, udp_port)?, options)?).clone(),
     };
-    let speaks_at = shared.with_device(|device| device.address().port());
-    if speaks_at != udp_port {
-        return Err(LinkError::Unsupported("a second UDP port on the DPDK port of one process"));
-    }
     Ok(shared)
 }
 
@@ -137,7 +80,11 @@ pub(super) fn shim_error(doing: &'static str) -> LinkError {
     LinkError::Io { doing, source: std::io::Error::other(message) }
 }
 
-/// Starts EAL, the first time.
+/// Starts EAL, if it does not run.
+pub(super) fn start() -> Result<(), LinkError> {
+    start_eal(&super::options::get()?.eal)
+}
+
 fn start_eal(arguments: &[String]) -> Result<(), LinkError> {
     static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
     let result = STARTED.get_or_init(|| {
@@ -231,7 +178,7 @@ pub struct DpdkDevice {
     neighbours: HashMap<Ipv4Addr, Neighbour>,
     /// Peers spoken to lately, each at a place that follows from its address.
     routes: Vec<Option<Route>>,
-    /// Whether the driver has a peer that must be there for it to start.
+    /// Whether the driver is a client of memif, whose peer must be there for it to start.
     connects: bool,
     up: bool,
     /// Looks in a row that found nothing.
@@ -287,13 +234,17 @@ impl DpdkDevice {
             rustix::fs::fcntl_setfl(&fd, rustix::fs::fcntl_getfl(&fd)? | rustix::fs::OFlags::NONBLOCK)?;
             Ok(fd)
         });
-        let fd = fd.transpose().map_err(|error: std::io::Error| LinkError::io("preparing a driver's descriptor", error))?;
+        let fd =
+            fd.transpose().map_err(|error: std::io::Error| LinkError::io("preparing a driver's descriptor", error))?;
         let none = sys::RxFrame { mbuf: std::ptr::null_mut(), start: std::ptr::null(), len: 0 };
         Ok(Self {
             port,
             info,
-            connects: info.driver.starts_with(&b"net_memif".map(|c| c as c_char)),
-            address: SocketAddrV4::new(options.address, udp_port),
+            connects: options
+                .eal
+                .iter()
+                .any(|argument| argument.contains("net_memif") && argument.contains("role=client")),
+            address: SocketAddrV4::new(options.address, options.udp_port.unwrap_or(udp_port)),
             mtu: options.mtu,
             neighbours: HashMap::new(),
             routes: (0..ROUTES).map(|_| None).collect(),
@@ -461,15 +412,20 @@ impl DpdkDevice {
     /// A virtual device's peer may come late, or go and come again.
     fn see_to_link(&mut self) {
         self.looks = 0;
-        if self.restarted.elapsed() < RESTART_INTERVAL {
+        // SAFETY: the port runs.
+        unsafe { sys::dmrpc_tx_reap(self.port) };
+        if !self.connects || self.restarted.elapsed() < RESTART_INTERVAL {
             return;
         }
-        // SAFETY: the port was started and not stopped.
-        self.up = unsafe { sys::dmrpc_port_is_up(self.port) } != 0;
-        if !self.up && self.connects {
-            // SAFETY: as above.
-            unsafe { sys::dmrpc_port_restart(self.port) };
+        // SAFETY: the port is there.
+        let (up, started) =
+            unsafe { (sys::dmrpc_port_is_up(self.port) != 0, sys::dmrpc_port_is_started(self.port) != 0) };
+        let lost = std::mem::replace(&mut self.up, up) && !up;
+        if up || started && !lost && self.restarted.elapsed() < LINK_TIME {
+            return;
         }
+        // SAFETY: as above.
+        unsafe { sys::dmrpc_port_restart(self.port) };
         self.restarted = Instant::now();
     }
 }
@@ -538,7 +494,7 @@ impl Device for DpdkDevice {
             }
             return Ok(());
         }
-        (self.up, self.looks) = (true, 0);
+        self.looks = 0;
         self.bursts += 1;
         if self.bursts >= BURSTS || self.scarce {
             self.bursts = 0;

@@ -1,0 +1,297 @@
+//! What the device does without us: a socket or a burst loop, two processes that spin; and `memcpy`.
+
+use crate::row::{Row, Sample};
+use anyhow::{Context, Result};
+use std::hint::black_box;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+const SMALL_BYTES: usize = 64;
+const BULK_BYTES: usize = 1 << 20;
+const LEAST: u64 = 20;
+
+/// Copies within this process, beyond its caches and within them.
+pub(crate) fn memcpy(turn: Duration) -> Vec<Row> {
+    let source = vec![7u8; 256 << 20];
+    let mut target = vec![0u8; 256 << 20];
+    [64usize, 4 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20]
+        .into_iter()
+        .map(|size| {
+            let places = source.len() / size;
+            // Few clocks for small ones: a thousand copies between two.
+            let batch = (64 << 10 >> 6) / (size >> 6).clamp(1, 1024);
+            let (mut sample, mut at) = (Sample::new(), 0);
+            let start = Instant::now();
+            let mut copied = 0u64;
+            while start.elapsed() < turn || sample.count() < LEAST {
+                let begun = Instant::now();
+                for _ in 0..batch {
+                    at = (at + 1) % places;
+                    target[at * size..][..size].copy_from_slice(black_box(&source[at * size..][..size]));
+                }
+                copied += batch as u64;
+                sample.add(begun.elapsed() / batch as u32);
+            }
+            let took = start.elapsed();
+            let mut row = sample.row("memory", "bare copy", size as u64, 1, took);
+            row.per_second = copied as f64 / took.as_secs_f64();
+            row.bytes_per_second = row.per_second * size as f64;
+            row
+        })
+        .collect()
+}
+
+/// Echoes over TCP and UDP at the same port, until the TCP peer hangs up.
+pub(crate) fn serve_sockets() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let udp = UdpSocket::bind(address)?;
+    udp.set_nonblocking(true)?;
+    crate::ready(&address);
+    let (mut tcp, _) = listener.accept()?;
+    tcp.set_nodelay(true)?;
+    tcp.set_nonblocking(true)?;
+    let mut buffer = vec![0u8; BULK_BYTES];
+    loop {
+        if let Ok((len, from)) = udp.recv_from(&mut buffer) {
+            udp.send_to(&buffer[..len], from)?;
+        }
+        match tcp.read(&mut buffer[..SMALL_BYTES]) {
+            Ok(0) => return Ok(()),
+            Ok(len) => {
+                // The first byte says how much is wanted.
+                let wanted = if buffer[0] == 0 { len } else { BULK_BYTES };
+                write_all(&mut tcp, &buffer[..wanted])?;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn write_all(tcp: &mut TcpStream, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        match tcp.write(bytes) {
+            Ok(len) => bytes = &bytes[len..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Round trips over both, and bulk over TCP.
+pub(crate) fn ask_sockets(address: &str, turn: Duration) -> Result<Vec<Row>> {
+    let address: SocketAddr = address.parse()?;
+    let mut tcp = TcpStream::connect(address)?;
+    tcp.set_nodelay(true)?;
+    tcp.set_nonblocking(true)?;
+    let udp = UdpSocket::bind("127.0.0.1:0")?;
+    udp.connect(address)?;
+    udp.set_nonblocking(true)?;
+    let mut buffer = vec![0u8; BULK_BYTES];
+    let mut rows = Vec::new();
+    for (fabric, wanted) in [("udp", 0), ("tcp", 0), ("tcp", 1)] {
+        let mut sample = Sample::new();
+        let start = Instant::now();
+        while start.elapsed() < turn || sample.count() < LEAST {
+            let begun = Instant::now();
+            let question = [wanted; SMALL_BYTES];
+            if fabric == "udp" {
+                udp.send(&question)?;
+            } else {
+                write_all(&mut tcp, &question)?;
+            }
+            let mut left = if wanted == 0 { SMALL_BYTES } else { BULK_BYTES };
+            while left > 0 {
+                let read = if fabric == "udp" { udp.recv(&mut buffer) } else { tcp.read(&mut buffer) };
+                match read {
+                    Ok(len) => left = left.checked_sub(len.max(1)).context("more than was asked for")?,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            sample.add(begun.elapsed());
+        }
+        let size = if wanted == 0 { SMALL_BYTES } else { BULK_BYTES };
+        rows.push(sample.row(fabric, "bare message", size as u64, 1, start.elapsed()));
+    }
+    Ok(rows)
+}
+
+#[cfg(feature = "dpdk")]
+pub(crate) use burst::{ask as ask_bursts, serve as serve_bursts};
+
+/// The burst loop of DPDK: frames there and back, no protocol.
+#[cfg(feature = "dpdk")]
+mod burst {
+    use super::{LEAST, Row, Sample};
+    use anyhow::{Result, bail};
+    use dmrpc_dpdk_sys as sys;
+    use std::ffi::{CString, c_void};
+    use std::time::{Duration, Instant};
+
+    const BURST: usize = 32;
+    const ETHERNET_BYTES: usize = 14;
+    const MARK: [u8; 2] = [0x88, 0xb5];
+
+    struct Device {
+        port: *mut sys::Port,
+        frames: [sys::RxFrame; BURST],
+    }
+
+    unsafe extern "C" fn never(_owner: *mut sys::Owner) {
+        unreachable!("nothing is lent")
+    }
+
+    impl Device {
+        fn start() -> Result<Self> {
+            let eal = std::env::var("DMRPC_DPDK_EAL")?;
+            let mtu: u32 = std::env::var("DMRPC_DPDK_MTU")?.parse()?;
+            let arguments = std::iter::once("dmrpc-micro").chain(eal.split_whitespace());
+            let mut arguments: Vec<*mut std::ffi::c_char> =
+                arguments.map(|argument| CString::new(argument).map(CString::into_raw)).collect::<Result<_, _>>()?;
+            let count = arguments.len() as i32;
+            arguments.push(std::ptr::null_mut());
+            // SAFETY: as many strings as are said, and a null; all are leaked.
+            if unsafe { sys::dmrpc_eal_init(count, arguments.leak().as_mut_ptr()) } != 0 {
+                bail!("EAL does not start");
+            }
+            let options = sys::PortOptions {
+                rx_descriptors: 1024,
+                tx_descriptors: 1024,
+                frame_bytes: mtu + ETHERNET_BYTES as u32,
+                rx_buffers: 8192,
+                tx_buffers: 4096,
+            };
+            let mut info = sys::PortInfo { driver: [0; 64], mac: [0; 6], multi_segment: 0, rx_fd: -1, numa_node: -1 };
+            // SAFETY: both point to structs of the shim's layout.
+            let port = unsafe { sys::dmrpc_port_start(0, &raw const options, &raw mut info) };
+            if port.is_null() {
+                bail!("the port does not start");
+            }
+            let none = sys::RxFrame { mbuf: std::ptr::null_mut::<c_void>(), start: std::ptr::null(), len: 0 };
+            Ok(Self { port, frames: [none; BURST] })
+        }
+
+        fn wait(&mut self) -> Result<()> {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            // SAFETY: the port was started.
+            while unsafe { sys::dmrpc_port_is_up(self.port) } == 0 {
+                if Instant::now() > deadline {
+                    bail!("the port has no link");
+                }
+                std::thread::sleep(Duration::from_millis(20));
+                // SAFETY: as above.
+                if unsafe { sys::dmrpc_port_is_started(self.port) } == 0 {
+                    // SAFETY: as above.
+                    unsafe { sys::dmrpc_port_restart(self.port) };
+                }
+            }
+            Ok(())
+        }
+
+        /// What came, each frame given to `look` and then back.
+        fn receive(&mut self, mut look: impl FnMut(&[u8])) -> usize {
+            // SAFETY: the port runs and there is room for so many.
+            let count = unsafe { sys::dmrpc_rx_burst(self.port, self.frames.as_mut_ptr(), BURST as u32) } as usize;
+            for frame in &self.frames[..count] {
+                // SAFETY: the frame is ours until it is freed, once.
+                unsafe {
+                    look(std::slice::from_raw_parts(frame.start, frame.len as usize));
+                    sys::dmrpc_frame_free(frame.mbuf);
+                }
+            }
+            count
+        }
+
+        fn send(&mut self, pieces: &mut [sys::TxPiece]) {
+            let packets: [sys::TxPacket; BURST] =
+                std::array::from_fn(|index| sys::TxPacket { first: index as u32, count: 1 });
+            let mut count = pieces.len() as u32;
+            // SAFETY: each packet has its piece, which points to bytes that live through the call.
+            while unsafe { sys::dmrpc_tx_burst(self.port, packets.as_ptr(), count, pieces.as_mut_ptr(), never) } < 64 {
+                count = 0;
+            }
+        }
+    }
+
+    fn piece(bytes: &[u8]) -> sys::TxPiece {
+        sys::TxPiece { start: bytes.as_ptr(), len: bytes.len() as u32, lent: 0, owner: [0; 4] }
+    }
+
+    /// Sends every frame back, until none came for a while.
+    pub(crate) fn serve() -> Result<()> {
+        let mut device = Device::start()?;
+        crate::ready(&"bare");
+        let (mut heard, mut turns) = (Instant::now(), 0u32);
+        loop {
+            // SAFETY: the port runs and there is room for so many.
+            let count = unsafe { sys::dmrpc_rx_burst(device.port, device.frames.as_mut_ptr(), BURST as u32) } as usize;
+            if count == 0 {
+                turns = turns.wrapping_add(1);
+                if turns.is_multiple_of(1 << 20) {
+                    if heard.elapsed() > Duration::from_secs(10) {
+                        return Ok(());
+                    }
+                }
+                continue;
+            }
+            let mut pieces: Vec<sys::TxPiece> = Vec::with_capacity(BURST);
+            for frame in &device.frames[..count] {
+                // SAFETY: the frame is ours until it is freed below, after it was copied.
+                let bytes = unsafe { std::slice::from_raw_parts(frame.start, frame.len as usize) };
+                if bytes.get(12..14) == Some(&MARK) {
+                    pieces.push(piece(bytes));
+                }
+            }
+            device.send(&mut pieces);
+            for frame in &device.frames[..count] {
+                // SAFETY: freed once.
+                unsafe { sys::dmrpc_frame_free(frame.mbuf) };
+            }
+            heard = Instant::now();
+        }
+    }
+
+    /// Round trips of small and large frames, one and a burst at a time.
+    pub(crate) fn ask(fabric: &str, turn: Duration) -> Result<Vec<Row>> {
+        let mut device = Device::start()?;
+        device.wait()?;
+        let mtu: usize = std::env::var("DMRPC_DPDK_MTU")?.parse()?;
+        let mut rows = Vec::new();
+        for (size, depth) in [(64, 1), (64, BURST), (mtu, 1), (mtu, BURST)] {
+            let mut frame = vec![0u8; size];
+            frame[0..6].copy_from_slice(&[0xff; 6]);
+            frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 0x0c]);
+            frame[12..14].copy_from_slice(&MARK);
+            let mut sample = Sample::new();
+            let (start, mut frames) = (Instant::now(), 0u64);
+            let mut now = start;
+            while now - start < turn || sample.count() < LEAST {
+                let begun = Instant::now();
+                let mut pieces = vec![piece(&frame); depth];
+                device.send(&mut pieces);
+                let mut left = depth;
+                while left > 0 {
+                    let mut came = 0;
+                    device.receive(|bytes| came += usize::from(bytes.get(12..14) == Some(&MARK)));
+                    left = left.saturating_sub(came);
+                    // A frame that was lost is not waited for.
+                    if came == 0 && begun.elapsed() > Duration::from_millis(100) {
+                        left = 0;
+                    }
+                }
+                now = Instant::now();
+                frames += depth as u64;
+                sample.add(now - begun);
+            }
+            let mut row = sample.row(fabric, "bare message", size as u64, depth as u32, now - start);
+            row.per_second = frames as f64 / (now - start).as_secs_f64();
+            row.bytes_per_second = row.per_second * size as f64;
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+}
