@@ -96,6 +96,15 @@ impl<P> Actors<P> {
         self.table.contains_key(&id)
     }
 
+    /// A client will not call again.
+    pub(crate) fn forget_caller(&mut self, client: ClientId) {
+        for actor in self.table.values_mut() {
+            if actor.callers.get(&client).is_some_and(VecDeque::is_empty) {
+                actor.callers.remove(&client);
+            }
+        }
+    }
+
     /// The actor of this namespace and name.
     pub(crate) fn named(&self, namespace: &str, name: &str) -> Option<ActorId> {
         self.names.get(&(namespace.to_owned(), name.to_owned())).copied()

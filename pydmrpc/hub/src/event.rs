@@ -144,6 +144,8 @@ pub enum Event<P> {
         client: ClientId,
         /// What.
         task: TaskSpec<P>,
+        /// Whether it wants the results, without saying so later.
+        want: bool,
     },
     /// A client wants an actor. It holds the [handle](crate::ActorId::handle) from now on.
     Create {
@@ -158,6 +160,8 @@ pub enum Event<P> {
         client: ClientId,
         /// What.
         call: CallSpec<P>,
+        /// Whether it wants the results, without saying so later.
+        want: bool,
     },
     /// A worker has run a task, a call, or made an actor.
     Finished {

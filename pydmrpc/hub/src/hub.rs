@@ -65,6 +65,8 @@ pub struct Hub<P> {
     pub(crate) debt: Resources,
     /// Which queue is served first.
     turn: u32,
+    /// Something became ready to run, or room to run it.
+    restless: bool,
     out: Vec<Action<P>>,
 }
 
@@ -83,6 +85,7 @@ impl<P: Clone> Hub<P> {
             drivers: BTreeSet::new(),
             debt: Resources::default(),
             turn: 0,
+            restless: false,
             out: Vec::new(),
         }
     }
@@ -90,6 +93,16 @@ impl<P: Clone> Hub<P> {
     /// Something happened; what is to be done is appended to `out`, in order.
     pub fn step(&mut self, _now: Now, event: Event<P>, out: &mut Vec<Action<P>>) {
         std::mem::swap(&mut self.out, out);
+        // What these say changes nothing about who may run; what they lead to says so itself.
+        self.restless |= !matches!(
+            event,
+            Event::Call { .. }
+                | Event::Submit { .. }
+                | Event::Finished { .. }
+                | Event::Want { .. }
+                | Event::Release { .. }
+                | Event::Yielded { .. }
+        );
         match event {
             Event::DriverUp { client } => {
                 self.drivers.insert(client);
@@ -97,9 +110,9 @@ impl<P: Clone> Hub<P> {
             Event::WorkerUp { client, worker } => self.worker_up(client, worker),
             Event::WorkerFailed { worker, why } => self.worker_down(worker, &why),
             Event::ClientDown { client, why } => self.client_down(client, &why),
-            Event::Submit { client, task } => self.submit(client, task),
+            Event::Submit { client, task, want } => self.submit(client, task, want),
             Event::Create { client, actor } => self.create(client, actor),
-            Event::Call { client, call } => self.call(client, call),
+            Event::Call { client, call, want } => self.call(client, call, want),
             Event::Finished { client, task, outcomes, micros } => self.finished(client, task, outcomes, micros),
             Event::Yielded { client, result, outcome } => self.yielded(client, result, outcome),
             Event::Returned { client, tasks } => self.returned(client, &tasks),
@@ -119,7 +132,9 @@ impl<P: Clone> Hub<P> {
         while let Some(actor) = self.results.pop_abandoned() {
             self.leave_if_unreachable(actor);
         }
-        self.dispatch();
+        if std::mem::take(&mut self.restless) {
+            self.dispatch();
+        }
         std::mem::swap(&mut self.out, out);
     }
 
@@ -141,7 +156,7 @@ impl<P: Clone> Hub<P> {
     /// A client takes a handle of an actor that lives on although nobody has one. `false` if it does not live.
     pub fn revive(&mut self, client: ClientId, actor: ActorId) -> bool {
         let lives = self.actors.get(actor).is_some_and(|actor| actor.failure().is_none());
-        lives && self.results.promise(client, actor.handle())
+        lives && self.results.promise(client, actor.handle(), false)
     }
 
     /// What there is to give.
@@ -185,6 +200,7 @@ impl<P: Clone> Hub<P> {
 
     fn client_down(&mut self, client: ClientId, why: &str) {
         self.drivers.remove(&client);
+        self.actors.forget_caller(client);
         if let Some(worker) = self.workers.of(client) {
             self.worker_down(worker, why);
         }
@@ -211,20 +227,20 @@ impl<P: Clone> Hub<P> {
 
     // Tasks.
 
-    fn submit(&mut self, client: ClientId, spec: TaskSpec<P>) {
+    fn submit(&mut self, client: ClientId, spec: TaskSpec<P>, want: bool) {
         let TaskSpec { id, parent, work, resources, environment } = spec;
-        if self.promise(client, id, &work) {
+        if self.promise(client, id, &work, want) {
             let shape = self.shapes.key(&resources, environment);
             self.admit(client, id, parent, Kind::Task(shape), work);
         }
     }
 
     /// Promises the results of a new task. `false` if there can't be one of this name.
-    fn promise(&mut self, client: ClientId, id: TaskId, work: &Work<P>) -> bool {
+    fn promise(&mut self, client: ClientId, id: TaskId, work: &Work<P>, want: bool) -> bool {
         if id.client != client || self.tasks.contains(id) || self.actors.contains(ActorId(id)) {
             return false;
         }
-        (0..work.returns).all(|index| self.results.promise(client, id.result(index)))
+        (0..work.returns).all(|index| self.results.promise(client, id.result(index), want))
     }
 
     /// A task whose results are promised waits for what it needs.
@@ -262,9 +278,18 @@ impl<P: Clone> Hub<P> {
             return self.fail(id, failure);
         }
         match task.kind {
-            Kind::Task(shape) => self.shapes.get_mut(shape).ready.push_back(id),
-            Kind::Make(_) => self.makers.push_back(id),
-            Kind::Call(actor) => self.send_calls(actor),
+            Kind::Task(shape) => {
+                self.restless = true;
+                self.shapes.get_mut(shape).ready.push_back(id);
+            }
+            Kind::Make(_) => {
+                self.restless = true;
+                self.makers.push_back(id);
+            }
+            Kind::Call(actor) => {
+                let client = task.client;
+                self.send_line(actor, client);
+            }
         }
     }
 
@@ -276,8 +301,14 @@ impl<P: Clone> Hub<P> {
         }
         task.stage = Stage::Queued;
         match task.kind {
-            Kind::Task(shape) => self.shapes.get_mut(shape).ready.push_front(id),
-            Kind::Make(_) => self.makers.push_front(id),
+            Kind::Task(shape) => {
+                self.restless = true;
+                self.shapes.get_mut(shape).ready.push_front(id);
+            }
+            Kind::Make(_) => {
+                self.restless = true;
+                self.makers.push_front(id);
+            }
             Kind::Call(actor) => {
                 let client = task.client;
                 if let Some(actor) = self.actors.get_mut(actor) {
@@ -420,7 +451,9 @@ impl<P: Clone> Hub<P> {
         if let Kind::Make(actor) = task.kind {
             return self.made(actor, worker, outcomes);
         }
-        self.shapes.ran(task.work.function, micros);
+        if matches!(task.kind, Kind::Task(_)) {
+            self.shapes.ran(task.work.function, micros);
+        }
         let raised = matches!(&outcomes[..], [Outcome { value: Err(Failure::Raised(_)), .. }]);
         if raised && task.cancelled {
             self.fail(id, Failure::Cancelled);
@@ -485,6 +518,7 @@ impl<P: Clone> Hub<P> {
     fn end_lease_if_done(&mut self, id: WorkerId) {
         let worker = self.workers.get_mut(id).expect("the caller has it");
         let Role::Leased(shape) = worker.role else { return };
+        self.restless = true;
         if !worker.assigned.is_empty() {
             return;
         }
@@ -521,7 +555,7 @@ impl<P: Clone> Hub<P> {
 
     fn create(&mut self, client: ClientId, spec: ActorSpec<P>) {
         let ActorSpec { id, work, resources, environment, name, detached } = spec;
-        if id.0.client != client || self.tasks.contains(id.0) || !self.results.promise(client, id.handle()) {
+        if id.0.client != client || self.tasks.contains(id.0) || !self.results.promise(client, id.handle(), false) {
             return;
         }
         let restarts = work.retries;
@@ -557,9 +591,9 @@ impl<P: Clone> Hub<P> {
         }
     }
 
-    fn call(&mut self, client: ClientId, spec: CallSpec<P>) {
+    fn call(&mut self, client: ClientId, spec: CallSpec<P>, want: bool) {
         let CallSpec { id, actor, parent, work } = spec;
-        if !self.promise(client, id, &work) {
+        if !self.promise(client, id, &work, want) {
             return;
         }
         let failure = match self.actors.get(actor) {
@@ -606,6 +640,21 @@ impl<P: Clone> Hub<P> {
         }
     }
 
+    /// As [`send_calls`](Self::send_calls) for the line of one caller.
+    fn send_line(&mut self, id: ActorId, caller: ClientId) {
+        let Some(actor) = self.actors.get(id) else { return };
+        match &actor.life {
+            Life::Alive(worker) => {
+                let worker = *worker;
+                while let Some(call) = self.next_call(id, caller) {
+                    self.assign(worker, call);
+                }
+            }
+            Life::Dead(_) => self.fail_calls(id),
+            Life::Coming | Life::Making(_) | Life::Leaving(_) => {}
+        }
+    }
+
     /// Takes a call out of the line, if the first is ready.
     fn next_call(&mut self, id: ActorId, caller: ClientId) -> Option<TaskId> {
         let calls = self.actors.get_mut(id)?.callers.get_mut(&caller)?;
@@ -617,7 +666,7 @@ impl<P: Clone> Hub<P> {
                 Some(_) => return None,
             }
         }
-        self.actors.get_mut(id)?.callers.remove(&caller);
+        // An empty line stays: the caller will call again.
         None
     }
 
@@ -703,6 +752,7 @@ impl<P: Clone> Hub<P> {
             parent: None,
         };
         self.tasks.insert(id.0, task);
+        self.restless = true;
         self.makers.push_back(id.0);
     }
 

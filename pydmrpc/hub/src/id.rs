@@ -1,6 +1,7 @@
 //! Names of clients, workers, tasks, actors and results.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// A process that speaks to the hub: a driver or a worker. Never given out twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,7 +16,7 @@ pub struct WorkerId(pub u32);
 pub struct FunctionId(pub u128);
 
 /// A task or an actor's call, numbered by the client that made it, so that it has its name before the hub hears of it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TaskId {
     /// Who made it.
     pub client: ClientId,
@@ -28,12 +29,26 @@ pub struct TaskId {
 pub struct ActorId(pub TaskId);
 
 /// One of the values that a task returns.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ResultId {
     /// The task.
     pub task: TaskId,
     /// Which of its values.
     pub index: u32,
+}
+
+// One number each, since tables are asked for these several times a call.
+impl Hash for TaskId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(u64::from(self.client.0) << 32 | u64::from(self.number));
+    }
+}
+
+impl Hash for ResultId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let task = u64::from(self.task.client.0) << 32 | u64::from(self.task.number);
+        state.write_u64(task ^ u64::from(self.index) << 40);
+    }
 }
 
 impl ActorId {

@@ -7,12 +7,15 @@
 use crate::event::Outcome;
 use crate::id::{ActorId, ClientId, ResultId, TaskId};
 use rustc_hash::FxHashMap;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
+use std::collections::hash_map::Entry;
 
 struct Promise<P> {
     /// `None` until the value is there.
     outcome: Option<Outcome<P>>,
     keepers: u32,
+    /// Those of the keepers that are clients' holds.
+    holders: SmallVec<[(ClientId, u32); 1]>,
     /// Who is to be given it.
     wanted_by: SmallVec<[ClientId; 1]>,
     /// Tasks that can't begin without.
@@ -27,55 +30,83 @@ pub(crate) struct Waiters {
 
 pub(crate) struct Results<P> {
     promises: FxHashMap<ResultId, Promise<P>>,
-    holds: FxHashMap<ClientId, FxHashMap<ResultId, u32>>,
+    /// How many results each client holds.
+    holding: FxHashMap<ClientId, usize>,
     /// Actors whose last handle went.
     abandoned: Vec<ActorId>,
 }
 
 impl<P: Clone> Results<P> {
     pub(crate) fn new() -> Self {
-        Self { promises: FxHashMap::default(), holds: FxHashMap::default(), abandoned: Vec::new() }
+        Self { promises: FxHashMap::default(), holding: FxHashMap::default(), abandoned: Vec::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.promises.len()
     }
 
-    /// A client made a task and holds its result. `false` if there was such a one before.
-    pub(crate) fn promise(&mut self, client: ClientId, id: ResultId) -> bool {
-        if self.promises.contains_key(&id) {
-            return false;
+    /// A client made a task and holds its result; `want` says whether it is to be given it. `false` if there was such a one before.
+    pub(crate) fn promise(&mut self, client: ClientId, id: ResultId, want: bool) -> bool {
+        let Entry::Vacant(entry) = self.promises.entry(id) else { return false };
+        let mut wanted_by = SmallVec::new();
+        if want {
+            wanted_by.push(client);
         }
-        let promise = Promise { outcome: None, keepers: 0, wanted_by: SmallVec::new(), needed_by: SmallVec::new() };
-        self.promises.insert(id, promise);
-        self.hold(client, id);
+        let holders = smallvec![(client, 1)];
+        entry.insert(Promise { outcome: None, keepers: 1, holders, wanted_by, needed_by: SmallVec::new() });
+        *self.holding.entry(client).or_default() += 1;
         true
     }
 
     /// One more hold of a client's. `false` if the result is gone, or never was.
     pub(crate) fn hold(&mut self, client: ClientId, id: ResultId) -> bool {
-        if !self.keep(id) {
-            return false;
+        let Some(promise) = self.promises.get_mut(&id) else { return false };
+        promise.keepers += 1;
+        match promise.holders.iter_mut().find(|(holder, _)| *holder == client) {
+            Some((_, count)) => *count += 1,
+            None => {
+                promise.holders.push((client, 1));
+                *self.holding.entry(client).or_default() += 1;
+            }
         }
-        *self.holds.entry(client).or_default().entry(id).or_default() += 1;
         true
     }
 
     /// So many fewer holds of a client's; more than it has are ignored.
     pub(crate) fn release(&mut self, client: ClientId, id: ResultId, count: u32) {
-        let Some(holds) = self.holds.get_mut(&client) else { return };
-        let Some(held) = holds.get_mut(&id) else { return };
+        let Some(promise) = self.promises.get_mut(&id) else { return };
+        let Some(place) = promise.holders.iter().position(|(holder, _)| *holder == client) else { return };
+        let held = &mut promise.holders[place].1;
         let count = count.min(*held);
         *held -= count;
         if *held == 0 {
-            holds.remove(&id);
+            promise.holders.swap_remove(place);
+            self.let_one_go(client);
         }
         self.let_go(id, count);
     }
 
-    /// A client is gone, and all that it held.
+    /// A client holds one result less.
+    fn let_one_go(&mut self, client: ClientId) {
+        if let Some(holding) = self.holding.get_mut(&client) {
+            *holding -= 1;
+        }
+    }
+
+    /// A client is gone, and all that it held. All results are looked through, unless it held none.
     pub(crate) fn forget_client(&mut self, client: ClientId) {
-        for (id, count) in self.holds.remove(&client).unwrap_or_default() {
+        if self.holding.remove(&client).unwrap_or(0) == 0 {
+            return;
+        }
+        let mut held = Vec::new();
+        for (&id, promise) in &mut self.promises {
+            if let Some(place) = promise.holders.iter().position(|(holder, _)| *holder == client) {
+                held.push((id, promise.holders.swap_remove(place).1));
+            }
+        }
+        // In an order that is the same in each run.
+        held.sort_unstable();
+        for (id, count) in held {
             self.let_go(id, count);
         }
     }
@@ -156,7 +187,8 @@ impl<P: Clone> Results<P> {
     /// What a client holds, in order.
     #[cfg(test)]
     pub(crate) fn holds_of(&self, client: ClientId) -> Vec<ResultId> {
-        let mut held: Vec<_> = self.holds.get(&client).into_iter().flat_map(|holds| holds.keys().copied()).collect();
+        let holds = |promise: &Promise<P>| promise.holders.iter().any(|(holder, _)| *holder == client);
+        let mut held: Vec<_> = self.promises.iter().filter(|(_, promise)| holds(promise)).map(|(&id, _)| id).collect();
         held.sort();
         held
     }
@@ -167,8 +199,9 @@ impl<P: Clone> Results<P> {
         let mut counts: FxHashMap<ResultId, (u32, u32)> =
             self.promises.iter().map(|(&id, promise)| (id, (promise.keepers, 0))).collect();
         let contained = self.promises.values().flat_map(|promise| promise.outcome.iter().flat_map(|o| &o.contains));
-        let held = self.holds.values().flatten();
-        for (id, count) in contained.map(|id| (id, 1)).chain(held.map(|(id, &count)| (id, count))) {
+        let held =
+            self.promises.iter().flat_map(|(id, promise)| promise.holders.iter().map(move |(_, count)| (id, *count)));
+        for (id, count) in contained.map(|id| (id, 1)).chain(held) {
             counts.get_mut(id).expect("what is kept is there").1 += count;
         }
         counts

@@ -240,7 +240,7 @@ impl World {
                 self.chances.insert(id, (1 + work.retries, 0));
                 self.calls.insert(id, (actor, work.retries > 0));
                 self.gave(client, promised.iter().copied());
-                self.step(Event::Call { client, call: CallSpec { id, actor, parent, work } });
+                self.step(Event::Call { client, call: CallSpec { id, actor, parent, work }, want: false });
                 // Two actors that wait for each other wait for ever.
                 return None;
             }
@@ -251,7 +251,7 @@ impl World {
                 let environment = if self.random.one_in(6) { 1 } else { 0 };
                 let task = TaskSpec { id, parent, work, resources: Resources::cpu(cpu), environment };
                 self.tasks.push(id);
-                self.step(Event::Submit { client, task });
+                self.step(Event::Submit { client, task, want: false });
             }
         }
         self.random.pick(&promised)

@@ -141,7 +141,7 @@ impl Task {
             resources: self.resources.clone(),
             environment: self.environment,
         };
-        client.begin(Event::Submit { client: client.id(), task }, &slots);
+        client.tell(Event::Submit { client: client.id(), task, want: client.wants_all() });
         references(py, slots.into_iter())
     }
 }
@@ -230,7 +230,7 @@ impl Method {
             parent: here::running(),
             work: work(packed, self.definition.id, self.returns, self.retries, self.retry_raised),
         };
-        client.begin(Event::Call { client: client.id(), call }, &slots);
+        client.tell(Event::Call { client: client.id(), call, want: client.wants_all() });
         references(py, slots.into_iter())
     }
 }

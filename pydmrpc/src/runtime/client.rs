@@ -142,23 +142,9 @@ impl Client {
         }
     }
 
-    /// As [`tell`](Self::tell) with something that gives results that this client wants.
-    pub(crate) fn begin(self: &Arc<Self>, event: Event<Payload>, results: &[Arc<Slot>]) {
-        match &self.hub {
-            To::Home(home) => {
-                let mut home = home.lock();
-                home.step(self, event);
-                for slot in results {
-                    if slot.begin_want() {
-                        home.step(self, Event::Want { client: OWN, result: slot.id() });
-                    }
-                }
-                if !self.turns.acted() {
-                    home.flush(self);
-                }
-            }
-            To::Away(_) => self.tell(event),
-        }
+    /// Whether the hub gives this client all results of what it begins, without being asked: where that costs no message.
+    pub(crate) fn wants_all(&self) -> bool {
+        matches!(self.hub, To::Home(_))
     }
 
     /// Tells the hub which results are waited for here.
@@ -217,16 +203,21 @@ impl Client {
     /// Slots for the results of a new task.
     pub(crate) fn promise(self: &Arc<Self>, task: TaskId, returns: u32) -> smallvec::SmallVec<[Arc<Slot>; 1]> {
         let mut slots = self.slots.lock();
-        (0..returns).map(|index| self.new_slot(&mut slots, task.result(index))).collect()
+        (0..returns).map(|index| self.new_slot(&mut slots, task.result(index), self.wants_all())).collect()
     }
 
     /// A slot for the handle of a new actor.
     pub(crate) fn handle(self: &Arc<Self>, actor: ActorId) -> Arc<Slot> {
-        self.new_slot(&mut self.slots.lock(), actor.handle())
+        self.new_slot(&mut self.slots.lock(), actor.handle(), false)
     }
 
-    fn new_slot(self: &Arc<Self>, slots: &mut FxHashMap<ResultId, Weak<Slot>>, id: ResultId) -> Arc<Slot> {
-        let slot = Arc::new(Slot::new(self.clone(), id, 1));
+    fn new_slot(
+        self: &Arc<Self>,
+        slots: &mut FxHashMap<ResultId, Weak<Slot>>,
+        id: ResultId,
+        wanted: bool,
+    ) -> Arc<Slot> {
+        let slot = Arc::new(Slot::new(self.clone(), id, wanted));
         slots.insert(id, Arc::downgrade(&slot));
         slot
     }
@@ -238,7 +229,7 @@ impl Client {
             slot.give();
             return slot;
         }
-        self.new_slot(&mut slots, id)
+        self.new_slot(&mut slots, id, false)
     }
 
     /// The slot of a result by its name: of one that we have, or that the hub is asked to give us.

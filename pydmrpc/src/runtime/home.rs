@@ -90,7 +90,6 @@ pub(crate) struct Home {
     address: String,
     store_url: String,
     about: Vec<u8>,
-    started: Instant,
     next_client: u32,
     grants: VecDeque<(Instant, ResultId)>,
     /// Lines that workers printed, for the driver.
@@ -135,7 +134,6 @@ impl Home {
             address,
             store_url,
             about,
-            started: Instant::now(),
             next_client: FIRST_CLIENT,
             grants: VecDeque::new(),
             printed: VecDeque::new(),
@@ -169,8 +167,8 @@ impl Home {
     /// Something happened; what follows is done at once.
     pub(crate) fn step(&mut self, client: &Arc<Client>, event: Event<Payload>) {
         let mut actions = std::mem::take(&mut self.actions);
-        let now = self.started.elapsed().as_millis() as u64;
-        self.hub.step(now, event, &mut actions);
+        // Nothing in the core depends on time.
+        self.hub.step(0, event, &mut actions);
         for action in actions.drain(..) {
             self.act(client, action);
         }
@@ -205,9 +203,8 @@ impl Home {
                 }
             }
             Action::Run { client: to, task, actor, create, function, payload, values, given, returns } => {
-                let definition = self.functions.get(&function).cloned();
-                self.send_to(client, to, |outgoing| {
-                    outgoing.send_function(function, || definition)?;
+                self.send_to(client, to, |outgoing, functions| {
+                    outgoing.send_function(function, || functions.get(&function).cloned())?;
                     let mut tables = vec![Vec::new(); values.len()];
                     let mut table = Vec::new();
                     payload.lend(&outgoing.loans, &mut table)?;
@@ -226,13 +223,15 @@ impl Home {
                     })
                 });
             }
-            Action::Recall { client: to, most } => self.send_to(client, to, |peer| peer.send(&Record::Recall { most })),
-            Action::Interrupt { client: to, task } => {
-                self.send_to(client, to, |peer| peer.send(&Record::Interrupt { task }));
+            Action::Recall { client: to, most } => {
+                self.send_to(client, to, |peer, _| peer.send(&Record::Recall { most }))
             }
-            Action::Exit { client: to } => self.send_to(client, to, |peer| peer.send(&Record::Exit)),
+            Action::Interrupt { client: to, task } => {
+                self.send_to(client, to, |peer, _| peer.send(&Record::Interrupt { task }));
+            }
+            Action::Exit { client: to } => self.send_to(client, to, |peer, _| peer.send(&Record::Exit)),
             Action::Deliver { client: OWN, result, outcome } => client.deliver(result, outcome),
-            Action::Deliver { client: to, result, outcome } => self.send_to(client, to, |outgoing| {
+            Action::Deliver { client: to, result, outcome } => self.send_to(client, to, |outgoing, _| {
                 let (mut table, loans) = (Vec::new(), outgoing.loans.clone());
                 outgoing.send(&Record::Deliver { result, outcome: peer::came(&outcome, &loans, &mut table)? })
             }),
@@ -243,11 +242,11 @@ impl Home {
         &mut self,
         client: &Arc<Client>,
         to: ClientId,
-        send: impl FnOnce(&mut Outgoing) -> Result<(), PeerError>,
+        send: impl FnOnce(&mut Outgoing, &FxHashMap<FunctionId, Payload>) -> Result<(), PeerError>,
     ) {
         let Some(&index) = self.by_client.get(&to) else { return };
         let Some(peer) = &mut self.peers[index] else { return };
-        if let Err(error) = send(&mut peer.outgoing) {
+        if let Err(error) = send(&mut peer.outgoing, &self.functions) {
             // Its end is told when its descriptor says so; what was not sent is lost with it.
             self.condemn(client, index, &error);
             return;
@@ -516,7 +515,7 @@ impl Home {
             (Wish::Grant(results), Some(_)) => self.grant(&results),
             (Wish::Ask(number, what), Some(from)) => {
                 let (answer, given) = self.answer(client, from, &what);
-                self.send_to(client, from, |peer| {
+                self.send_to(client, from, |peer, _| {
                     peer.send(&Record::Answer { number, what: &answer, given: given.into() })
                 });
             }
@@ -547,7 +546,7 @@ impl Home {
         peer.client = Some(id);
         peer.worker = if let Who::Worker(worker, _) = who { Some(worker) } else { None };
         let (store, about) = (self.store_url.clone(), self.about.clone());
-        self.send_to(client, id, |peer| peer.send(&Record::Welcome { client: id, store: &store, about: &about }));
+        self.send_to(client, id, |peer, _| peer.send(&Record::Welcome { client: id, store: &store, about: &about }));
         match who {
             Who::Driver => self.step(client, Event::DriverUp { client: id }),
             Who::Worker(worker, _) => {
@@ -663,6 +662,7 @@ fn wish(from: Option<ClientId>, record: &Record<'_>, borrows: &Borrows) -> Resul
         Record::Ask { number, what } => return Ok(Wish::Ask(*number, what.to_vec())),
         Record::Submit { task, parent, work, resources, environment } => Event::Submit {
             client,
+            want: false,
             task: dmrpc_hub::TaskSpec {
                 id: *task,
                 parent: *parent,
@@ -684,6 +684,7 @@ fn wish(from: Option<ClientId>, record: &Record<'_>, borrows: &Borrows) -> Resul
         },
         Record::Call { task, actor, parent, work } => Event::Call {
             client,
+            want: false,
             call: dmrpc_hub::CallSpec { id: *task, actor: *actor, parent: *parent, work: peer::work(work, borrows)? },
         },
         Record::Finished { task, outcomes, micros } => {

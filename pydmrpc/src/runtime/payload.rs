@@ -41,6 +41,9 @@ impl Payload {
     ///
     /// If one can't be lent; then those before are taken back.
     pub(crate) fn lend(&self, loans: &Loans, table: &mut Vec<u8>) -> Result<(), StoreError> {
+        if self.stored.is_empty() {
+            return Ok(());
+        }
         let mut lent = Vec::new();
         for reference in self.stored.iter() {
             match loans.lend(reference, table) {

@@ -33,13 +33,13 @@ pub(crate) struct Delivered {
 }
 
 impl Slot {
-    /// Of a result that the hub gave us so many times.
-    pub(crate) fn new(client: Arc<Client>, id: ResultId, given: u32) -> Self {
+    /// Of a result that the hub gave us once; `wanted` says whether it knows that we want it.
+    pub(crate) fn new(client: Arc<Client>, id: ResultId, wanted: bool) -> Self {
         Self {
             id,
             client,
-            given: AtomicU32::new(given),
-            wanted: AtomicBool::new(false),
+            given: AtomicU32::new(1),
+            wanted: AtomicBool::new(wanted),
             delivered: OnceLock::new(),
             waiters: Mutex::default(),
         }
