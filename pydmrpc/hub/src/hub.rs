@@ -179,6 +179,16 @@ impl<P: Clone> Hub<P> {
         Some(self.actors.get(actor)?.work.function)
     }
 
+    /// The worker that runs something, if nothing else is to be run or runs.
+    pub fn only_runner(&self) -> Option<ClientId> {
+        if self.tasks.len() != 1 {
+            return None;
+        }
+        let (_, task) = self.tasks.iter().next()?;
+        let Stage::Assigned(worker) = task.stage else { return None };
+        self.workers.get(worker)?.client
+    }
+
     /// How much there is of everything.
     pub fn totals(&self) -> Totals {
         Totals {

@@ -13,6 +13,7 @@
 //! | `actors.rs` | actors: their workers, calls, names and ends |
 //! | `workers.rs` | processes that run tasks and actors |
 //! | `hub.rs` | the events, and what they do |
+//! | `numbered.rs` | tables by numbers that clients give |
 //! | `record.rs` | what travels on the links, as bytes |
 //!
 //! 1. A result is there as long as a client holds it, a task needs it, or a value that is there contains it; then it goes.
@@ -28,6 +29,7 @@ mod actors;
 mod event;
 mod hub;
 mod id;
+mod numbered;
 pub mod record;
 #[cfg(test)]
 mod recount;
@@ -41,4 +43,5 @@ mod workers;
 pub use event::{Action, ActorSpec, CallSpec, Event, Failure, Now, Outcome, TaskSpec, Work};
 pub use hub::{Hub, HubOptions, Totals};
 pub use id::{ActorId, ClientId, FunctionId, ResultId, TaskId, WorkerId};
+pub use numbered::{ByResult, ByTask};
 pub use resources::{ONE_CPU, Resources};

@@ -255,6 +255,11 @@ pub enum Record<'a> {
         /// Whether it may be made again.
         restart: bool,
     },
+    /// Whoever calls the worker waits, and nothing else runs: it had better be on this processor; none for any.
+    Near {
+        /// Which.
+        cpu: Option<u32>,
+    },
     /// See [`Action::Exit`](crate::Action::Exit).
     Exit,
     /// See [`Event::ActorExits`](crate::Event::ActorExits).
@@ -286,7 +291,7 @@ macro_rules! kinds {
 kinds! {
     HELLO = 1 WELCOME = 2 FUNCTION = 3 SUBMIT = 4 CREATE = 5 CALL = 6 RUN = 7 FINISHED = 8 YIELDED = 9 DELIVER = 10 WANT = 11 HOLD = 12
     GRANT = 13 RELEASE = 14 BLOCKED = 15 UNBLOCKED = 16 RECALL = 17 RETURNED = 18 INTERRUPT = 19 CANCEL = 20 KILL = 21 EXIT = 22
-    EXITS = 23 ASK = 24 ANSWER = 25 LOANS = 26
+    EXITS = 23 ASK = 24 ANSWER = 25 LOANS = 26 NEAR = 27
 }
 
 /// In `flags`: there is an actor, a parent, a name.
@@ -510,6 +515,7 @@ impl<'a> Record<'a> {
                 to.plain(CANCEL, flag(*force, FIRST) | flag(*recursive, SECOND), 0, packed(*task));
             }
             Record::Kill { actor, restart } => to.plain(KILL, flag(*restart, FIRST), 0, packed(actor.0)),
+            Record::Near { cpu } => to.plain(NEAR, flag(cpu.is_some(), SOME), cpu.unwrap_or(0) as usize, 0),
             Record::Exit => to.plain(EXIT, 0, 0, 0),
             Record::Exits => to.plain(EXITS, 0, 0, 0),
             Record::Ask { number, what } => {
@@ -621,6 +627,7 @@ impl<'a> Record<'a> {
             INTERRUPT => Record::Interrupt { task },
             CANCEL => Record::Cancel { task, force: has(FIRST), recursive: has(SECOND) },
             KILL => Record::Kill { actor: ActorId(task), restart: has(FIRST) },
+            NEAR => Record::Near { cpu: has(SOME).then_some(count) },
             EXIT => Record::Exit,
             EXITS => Record::Exits,
             ASK => Record::Ask { number: id, what: from.bytes()? },
@@ -792,6 +799,8 @@ mod tests {
             Record::Interrupt { task },
             Record::Cancel { task, force: true, recursive: false },
             Record::Kill { actor: ActorId(task), restart: true },
+            Record::Near { cpu: Some(3) },
+            Record::Near { cpu: None },
             Record::Exit,
             Record::Exits,
             Record::Ask { number: 1, what: b"what" },

@@ -30,7 +30,7 @@ impl<P: Clone> Hub<P> {
             }
             if let Stage::Assigned(worker) = task.stage {
                 let worker = self.workers.get(worker).expect("a task is assigned to a worker that is there");
-                assert!(worker.assigned.contains(id));
+                assert!(worker.assigned.contains(&id));
             }
         }
         for actor in self.actors.iter() {

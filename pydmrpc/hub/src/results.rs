@@ -6,9 +6,9 @@
 
 use crate::event::Outcome;
 use crate::id::{ActorId, ClientId, ResultId, TaskId};
+use crate::numbered::ByResult;
 use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
-use std::collections::hash_map::Entry;
 
 struct Promise<P> {
     /// `None` until the value is there.
@@ -29,7 +29,7 @@ pub(crate) struct Waiters {
 }
 
 pub(crate) struct Results<P> {
-    promises: FxHashMap<ResultId, Promise<P>>,
+    promises: ByResult<Promise<P>>,
     /// How many results each client holds.
     holding: FxHashMap<ClientId, usize>,
     /// Actors whose last handle went.
@@ -38,7 +38,7 @@ pub(crate) struct Results<P> {
 
 impl<P: Clone> Results<P> {
     pub(crate) fn new() -> Self {
-        Self { promises: FxHashMap::default(), holding: FxHashMap::default(), abandoned: Vec::new() }
+        Self { promises: ByResult::default(), holding: FxHashMap::default(), abandoned: Vec::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -47,20 +47,22 @@ impl<P: Clone> Results<P> {
 
     /// A client made a task and holds its result; `want` says whether it is to be given it. `false` if there was such a one before.
     pub(crate) fn promise(&mut self, client: ClientId, id: ResultId, want: bool) -> bool {
-        let Entry::Vacant(entry) = self.promises.entry(id) else { return false };
+        if self.promises.get(id).is_some() {
+            return false;
+        }
         let mut wanted_by = SmallVec::new();
         if want {
             wanted_by.push(client);
         }
         let holders = smallvec![(client, 1)];
-        entry.insert(Promise { outcome: None, keepers: 1, holders, wanted_by, needed_by: SmallVec::new() });
+        self.promises.insert(id, Promise { outcome: None, keepers: 1, holders, wanted_by, needed_by: SmallVec::new() });
         *self.holding.entry(client).or_default() += 1;
         true
     }
 
     /// One more hold of a client's. `false` if the result is gone, or never was.
     pub(crate) fn hold(&mut self, client: ClientId, id: ResultId) -> bool {
-        let Some(promise) = self.promises.get_mut(&id) else { return false };
+        let Some(promise) = self.promises.get_mut(id) else { return false };
         promise.keepers += 1;
         match promise.holders.iter_mut().find(|(holder, _)| *holder == client) {
             Some((_, count)) => *count += 1,
@@ -74,7 +76,7 @@ impl<P: Clone> Results<P> {
 
     /// So many fewer holds of a client's; more than it has are ignored.
     pub(crate) fn release(&mut self, client: ClientId, id: ResultId, count: u32) {
-        let Some(promise) = self.promises.get_mut(&id) else { return };
+        let Some(promise) = self.promises.get_mut(id) else { return };
         let Some(place) = promise.holders.iter().position(|(holder, _)| *holder == client) else { return };
         let held = &mut promise.holders[place].1;
         let count = count.min(*held);
@@ -99,7 +101,7 @@ impl<P: Clone> Results<P> {
             return;
         }
         let mut held = Vec::new();
-        for (&id, promise) in &mut self.promises {
+        for (id, promise) in self.promises.iter_mut() {
             if let Some(place) = promise.holders.iter().position(|(holder, _)| *holder == client) {
                 held.push((id, promise.holders.swap_remove(place).1));
             }
@@ -113,7 +115,7 @@ impl<P: Clone> Results<P> {
 
     /// One more keeper. `false` if the result is gone.
     pub(crate) fn keep(&mut self, id: ResultId) -> bool {
-        match self.promises.get_mut(&id) {
+        match self.promises.get_mut(id) {
             Some(promise) => {
                 promise.keepers += 1;
                 true
@@ -127,12 +129,12 @@ impl<P: Clone> Results<P> {
         let mut gone: SmallVec<[(ResultId, u32); 4]> = SmallVec::new();
         gone.push((id, count));
         while let Some((id, count)) = gone.pop() {
-            let Some(promise) = self.promises.get_mut(&id) else { continue };
+            let Some(promise) = self.promises.get_mut(id) else { continue };
             promise.keepers = promise.keepers.saturating_sub(count);
             if promise.keepers > 0 {
                 continue;
             }
-            let promise = self.promises.remove(&id).expect("it was there");
+            let promise = self.promises.remove(id).expect("it was there");
             self.abandoned.extend(id.actor());
             gone.extend(promise.outcome.iter().flat_map(|outcome| outcome.contains.iter().map(|&id| (id, 1))));
         }
@@ -145,17 +147,17 @@ impl<P: Clone> Results<P> {
 
     /// The value, if it is there.
     pub(crate) fn outcome(&self, id: ResultId) -> Option<&Outcome<P>> {
-        self.promises.get(&id)?.outcome.as_ref()
+        self.promises.get(id)?.outcome.as_ref()
     }
 
     /// Whether anybody keeps the result.
     pub(crate) fn is_kept(&self, id: ResultId) -> bool {
-        self.promises.contains_key(&id)
+        self.promises.get(id).is_some()
     }
 
     /// A client is to be given the result once it is there. `false` if there is no such result.
     pub(crate) fn want(&mut self, client: ClientId, id: ResultId) -> bool {
-        let Some(promise) = self.promises.get_mut(&id) else { return false };
+        let Some(promise) = self.promises.get_mut(id) else { return false };
         if !promise.wanted_by.contains(&client) {
             promise.wanted_by.push(client);
         }
@@ -164,7 +166,7 @@ impl<P: Clone> Results<P> {
 
     /// A task waits for the result. `false` if the value is there.
     pub(crate) fn need(&mut self, task: TaskId, id: ResultId) -> bool {
-        match self.promises.get_mut(&id) {
+        match self.promises.get_mut(id) {
             Some(promise) if promise.outcome.is_none() => {
                 promise.needed_by.push(task);
                 true
@@ -175,11 +177,11 @@ impl<P: Clone> Results<P> {
 
     /// The value is there. What it contains is kept with it.
     pub(crate) fn fulfil(&mut self, id: ResultId, mut outcome: Outcome<P>) -> Option<Waiters> {
-        if self.promises.get(&id)?.outcome.is_some() {
+        if self.promises.get(id)?.outcome.is_some() {
             return None;
         }
         outcome.contains.retain(|&contained| contained != id && self.keep(contained));
-        let promise = self.promises.get_mut(&id).expect("it was there");
+        let promise = self.promises.get_mut(id).expect("it was there");
         promise.outcome = Some(outcome);
         Some(Waiters { clients: std::mem::take(&mut promise.wanted_by), tasks: std::mem::take(&mut promise.needed_by) })
     }
@@ -188,7 +190,7 @@ impl<P: Clone> Results<P> {
     #[cfg(test)]
     pub(crate) fn holds_of(&self, client: ClientId) -> Vec<ResultId> {
         let holds = |promise: &Promise<P>| promise.holders.iter().any(|(holder, _)| *holder == client);
-        let mut held: Vec<_> = self.promises.iter().filter(|(_, promise)| holds(promise)).map(|(&id, _)| id).collect();
+        let mut held: Vec<_> = self.promises.iter().filter(|(_, promise)| holds(promise)).map(|(id, _)| id).collect();
         held.sort();
         held
     }
@@ -197,12 +199,15 @@ impl<P: Clone> Results<P> {
     #[cfg(test)]
     pub(crate) fn recount(&self) -> FxHashMap<ResultId, (u32, u32)> {
         let mut counts: FxHashMap<ResultId, (u32, u32)> =
-            self.promises.iter().map(|(&id, promise)| (id, (promise.keepers, 0))).collect();
-        let contained = self.promises.values().flat_map(|promise| promise.outcome.iter().flat_map(|o| &o.contains));
+            self.promises.iter().map(|(id, promise)| (id, (promise.keepers, 0))).collect();
+        let contained = self
+            .promises
+            .iter()
+            .flat_map(|(_, promise)| promise.outcome.iter().flat_map(|o| o.contains.iter().copied()));
         let held =
             self.promises.iter().flat_map(|(id, promise)| promise.holders.iter().map(move |(_, count)| (id, *count)));
         for (id, count) in contained.map(|id| (id, 1)).chain(held) {
-            counts.get_mut(id).expect("what is kept is there").1 += count;
+            counts.get_mut(&id).expect("what is kept is there").1 += count;
         }
         counts
     }

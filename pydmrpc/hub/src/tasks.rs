@@ -2,7 +2,7 @@
 
 use crate::event::Work;
 use crate::id::{ActorId, ClientId, TaskId, WorkerId};
-use rustc_hash::FxHashMap;
+use crate::numbered::ByTask;
 
 /// Which queue of ready tasks: an index of [`Shapes`](crate::workers::Shapes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,12 +41,12 @@ pub(crate) struct Task<P> {
 }
 
 pub(crate) struct Tasks<P> {
-    table: FxHashMap<TaskId, Task<P>>,
+    table: ByTask<Task<P>>,
 }
 
 impl<P> Tasks<P> {
     pub(crate) fn new() -> Self {
-        Self { table: FxHashMap::default() }
+        Self { table: ByTask::default() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -54,34 +54,33 @@ impl<P> Tasks<P> {
     }
 
     pub(crate) fn contains(&self, id: TaskId) -> bool {
-        self.table.contains_key(&id)
+        self.table.contains(id)
     }
 
     pub(crate) fn get(&self, id: TaskId) -> Option<&Task<P>> {
-        self.table.get(&id)
+        self.table.get(id)
     }
 
     pub(crate) fn get_mut(&mut self, id: TaskId) -> Option<&mut Task<P>> {
-        self.table.get_mut(&id)
+        self.table.get_mut(id)
     }
 
     pub(crate) fn insert(&mut self, id: TaskId, task: Task<P>) {
-        if let Some(parent) = task.parent.and_then(|parent| self.table.get_mut(&parent)) {
+        if let Some(parent) = task.parent.and_then(|parent| self.table.get_mut(parent)) {
             parent.children.push(id);
         }
         self.table.insert(id, task);
     }
 
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task<P>> {
-        let task = self.table.remove(&id)?;
-        if let Some(parent) = task.parent.and_then(|parent| self.table.get_mut(&parent)) {
+        let task = self.table.remove(id)?;
+        if let Some(parent) = task.parent.and_then(|parent| self.table.get_mut(parent)) {
             parent.children.retain(|&child| child != id);
         }
         Some(task)
     }
 
-    #[cfg(test)]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&TaskId, &Task<P>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (TaskId, &Task<P>)> {
         self.table.iter()
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Inbox {
     pub(crate) leaves: bool,
     /// Whoever waits for something to run.
     pub(crate) waiter: Option<Arc<Waiter>>,
+    /// The processor that its caller waits on.
+    pub(crate) near: Option<u32>,
     /// Tasks that are to be stopped.
     pub(crate) interrupted: Vec<TaskId>,
 }
@@ -319,6 +321,7 @@ impl Away {
                     }
                 }
             }
+            Record::Near { cpu } => self.inbox.lock().near = *cpu,
             Record::Exit => {
                 let mut inbox = self.inbox.lock();
                 inbox.leaves = true;

@@ -11,12 +11,11 @@ use super::turns::{Turns, Woken};
 use crate::errors;
 use crate::fork::Native;
 use crate::wait::Deadline;
-use dmrpc_hub::{ActorId, ClientId, Event, FunctionId, Outcome, ResultId, TaskId};
+use dmrpc_hub::{ActorId, ByResult, ClientId, Event, FunctionId, Outcome, ResultId, TaskId};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 use std::cell::Cell;
-use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -47,7 +46,7 @@ pub(crate) struct Client {
     id: ClientId,
     turns: Arc<Turns>,
     hub: To,
-    slots: Mutex<FxHashMap<ResultId, Weak<Slot>>>,
+    slots: Mutex<ByResult<Weak<Slot>>>,
     /// Results whose slots went while the hub was busy.
     went: Mutex<Vec<(ResultId, u32)>>,
     defined: Mutex<FxHashSet<FunctionId>>,
@@ -211,12 +210,7 @@ impl Client {
         self.new_slot(&mut self.slots.lock(), actor.handle(), false)
     }
 
-    fn new_slot(
-        self: &Arc<Self>,
-        slots: &mut FxHashMap<ResultId, Weak<Slot>>,
-        id: ResultId,
-        wanted: bool,
-    ) -> Arc<Slot> {
+    fn new_slot(self: &Arc<Self>, slots: &mut ByResult<Weak<Slot>>, id: ResultId, wanted: bool) -> Arc<Slot> {
         let slot = Arc::new(Slot::new(self.clone(), id, wanted));
         slots.insert(id, Arc::downgrade(&slot));
         slot
@@ -225,7 +219,7 @@ impl Client {
     /// The slot of a result that the hub gave us once more.
     pub(crate) fn given(self: &Arc<Self>, id: ResultId) -> Arc<Slot> {
         let mut slots = self.slots.lock();
-        if let Some(slot) = slots.get(&id).and_then(Weak::upgrade) {
+        if let Some(slot) = slots.get(id).and_then(Weak::upgrade) {
             slot.give();
             return slot;
         }
@@ -234,7 +228,7 @@ impl Client {
 
     /// The slot of a result by its name: of one that we have, or that the hub is asked to give us.
     pub(crate) fn slot(self: &Arc<Self>, id: ResultId) -> Arc<Slot> {
-        if let Some(slot) = self.slots.lock().get(&id).and_then(Weak::upgrade) {
+        if let Some(slot) = self.slots.lock().get(id).and_then(Weak::upgrade) {
             return slot;
         }
         // What the hub does not have any more is not counted, and wanting it fails.
@@ -252,10 +246,8 @@ impl Client {
         }
         {
             let mut slots = self.slots.lock();
-            if let Entry::Occupied(entry) = slots.entry(id)
-                && std::ptr::eq(entry.get().as_ptr(), slot)
-            {
-                entry.remove();
+            if slots.get(id).is_some_and(|entry| std::ptr::eq(entry.as_ptr(), slot)) {
+                slots.remove(id);
             }
         }
         let mut went = self.went.lock();
@@ -300,7 +292,7 @@ impl Client {
     /// A value came.
     pub(crate) fn deliver(self: &Arc<Self>, result: ResultId, outcome: Outcome<Payload>) {
         let contains = outcome.contains.iter().map(|&contained| self.given(contained)).collect();
-        let slot = self.slots.lock().get(&result).and_then(Weak::upgrade);
+        let slot = self.slots.lock().get(result).and_then(Weak::upgrade);
         if let Some(slot) = slot {
             slot.deliver(Delivered { outcome, contains });
         }
@@ -308,7 +300,7 @@ impl Client {
 
     /// All slots.
     pub(crate) fn living(&self) -> Vec<Arc<Slot>> {
-        self.slots.lock().values().filter_map(Weak::upgrade).collect()
+        self.slots.lock().iter().filter_map(|(_, slot)| slot.upgrade()).collect()
     }
 
     // Turns.
@@ -327,6 +319,28 @@ impl Client {
         match &self.hub {
             To::Home(home) => home.lock().look(self),
             To::Away(away) => away.look(self),
+        }
+    }
+
+    /// This thread is about to sleep until what it waits for is there. The processor that it had better sleep on.
+    pub(crate) fn near(self: &Arc<Self>) -> Option<u32> {
+        match &self.hub {
+            To::Home(home) => home.lock().near(self),
+            To::Away(_) => None,
+        }
+    }
+
+    /// How long a sleep took that [`near`](Self::near) was asked about.
+    pub(crate) fn took(&self, together: bool, since: Instant) {
+        if let To::Home(home) = &self.hub {
+            home.lock().took(together, since.elapsed().as_nanos() as f32 / 1000.0);
+        }
+    }
+
+    /// Nobody has waited for a while.
+    pub(crate) fn scatter(self: &Arc<Self>) {
+        if let To::Home(home) = &self.hub {
+            home.lock().scatter(self);
         }
     }
 

@@ -6,6 +6,7 @@
 //! 2. A worker's end is told to the core once: when its link has ended and the zygote has said how, or a moment after that.
 
 use super::client::Client;
+use super::nearness::{Habit, current_cpu};
 use super::output::Output;
 use super::payload::Payload;
 use super::peer::{self, Inward, Outgoing, PeerError};
@@ -33,6 +34,9 @@ pub(crate) const OWN: ClientId = ClientId(0);
 const GRANTS: ClientId = ClientId(1);
 const FIRST_CLIENT: u32 = 2;
 
+/// So often in a row one thing runs alone before its worker is told to be near who waits for it.
+const TURNS_TAKEN: u32 = 4;
+
 /// Records of one client that are read before others have their turn.
 const BATCH: usize = 512;
 /// How long the zygote may take to say how a worker ended whose link has.
@@ -46,6 +50,8 @@ struct Peer {
     inward: Option<Inward>,
     client: Option<ClientId>,
     worker: Option<WorkerId>,
+    /// Where it was told to sleep.
+    near: Option<u32>,
     dirty: bool,
 }
 
@@ -92,6 +98,11 @@ pub(crate) struct Home {
     about: Vec<u8>,
     next_client: u32,
     grants: VecDeque<(Instant, ResultId)>,
+    /// How often in a row somebody waited here while one thing ran and nothing else.
+    turns_taken: u32,
+    habit: Habit,
+    /// The worker that was told to sleep near who waits.
+    near: Option<usize>,
     /// Lines that workers printed, for the driver.
     printed: VecDeque<Printed>,
     printed_bell: Option<Arc<super::completions::List>>,
@@ -136,6 +147,9 @@ impl Home {
             about,
             next_client: FIRST_CLIENT,
             grants: VecDeque::new(),
+            turns_taken: 0,
+            habit: Habit::default(),
+            near: None,
             printed: VecDeque::new(),
             printed_bell: None,
         };
@@ -224,7 +238,7 @@ impl Home {
                 });
             }
             Action::Recall { client: to, most } => {
-                self.send_to(client, to, |peer, _| peer.send(&Record::Recall { most }))
+                self.send_to(client, to, |peer, _| peer.send(&Record::Recall { most }));
             }
             Action::Interrupt { client: to, task } => {
                 self.send_to(client, to, |peer, _| peer.send(&Record::Interrupt { task }));
@@ -445,6 +459,58 @@ impl Home {
         }
     }
 
+    /// Somebody is about to sleep until something is there. If what runs is one thing for one worker, again and again, both had
+    /// better be on one processor.
+    pub(crate) fn near(&mut self, client: &Arc<Client>) -> Option<u32> {
+        let alone = self.hub.only_runner().and_then(|runner| self.by_client.get(&runner).copied());
+        let Some(index) = alone else {
+            self.scatter(client);
+            return None;
+        };
+        self.turns_taken += 1;
+        if self.turns_taken < TURNS_TAKEN {
+            return None;
+        }
+        if !self.habit.is_together() {
+            self.part(client);
+            return None;
+        }
+        let cpu = current_cpu();
+        let peer = self.peers[index].as_mut()?;
+        if peer.near != Some(cpu) {
+            peer.near = Some(cpu);
+            let to = peer.client?;
+            if self.near.is_some_and(|other| other != index) {
+                self.scatter(client);
+            }
+            self.near = Some(index);
+            self.send_to(client, to, |peer, _| peer.send(&Record::Near { cpu: Some(cpu) }));
+        }
+        Some(cpu)
+    }
+
+    /// Things run side by side, or nobody waits: each where there is room.
+    pub(crate) fn scatter(&mut self, client: &Arc<Client>) {
+        self.turns_taken = 0;
+        self.part(client);
+    }
+
+    /// How long somebody slept, in microseconds, and whether where we said.
+    pub(crate) fn took(&mut self, together: bool, micros: f32) {
+        if self.turns_taken >= TURNS_TAKEN {
+            self.habit.took(together, micros);
+        }
+    }
+
+    fn part(&mut self, client: &Arc<Client>) {
+        let Some(index) = self.near.take() else { return };
+        let Some(Some(peer)) = self.peers.get_mut(index) else { return };
+        peer.near = None;
+        if let Some(to) = peer.client {
+            self.send_to(client, to, |peer, _| peer.send(&Record::Near { cpu: None }));
+        }
+    }
+
     /// How long nobody need look, if nothing comes.
     pub(crate) fn patience(&self) -> Option<Duration> {
         let ending = self.processes.values().any(|process| process.unlinked.is_some());
@@ -463,7 +529,8 @@ impl Home {
             if added.is_err() {
                 continue;
             }
-            let peer = Some(Peer { outgoing, inward: Some(inward), client: None, worker: None, dirty: false });
+            let peer =
+                Some(Peer { outgoing, inward: Some(inward), client: None, worker: None, near: None, dirty: false });
             if index == self.peers.len() {
                 self.peers.push(peer);
             } else {
@@ -713,6 +780,7 @@ fn wish(from: Option<ClientId>, record: &Record<'_>, borrows: &Borrows) -> Resul
         | Record::Deliver { .. }
         | Record::Recall { .. }
         | Record::Interrupt { .. }
+        | Record::Near { .. }
         | Record::Exit
         | Record::Answer { .. }
         | Record::Loans(_) => return Err(dmrpc_hub::record::Malformed("not from a client").into()),

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `client.rs` | this process as a client: what it tells the hub, its results |
 //! | `slot.rs`, `completions.rs` | results, and who waits for them: threads, event loops |
-//! | `turns.rs` | whose turn it is to read |
+//! | `turns.rs`, `nearness.rs` | whose turn it is to read; where one sleeps |
 //! | `home.rs`, `zygote.rs`, `output.rs`, `questions.rs` | the hub's shell: links, processes, what they print, what is asked |
 //! | `away.rs`, `peer.rs` | links, seen from a client; their ends |
 //! | `payload.rs`, `packing.rs` | values on their way; arguments and values as bytes |
@@ -19,6 +19,7 @@ mod calls;
 mod client;
 mod completions;
 mod home;
+mod nearness;
 mod output;
 mod packing;
 mod payload;

@@ -9,6 +9,7 @@
 //! 3. What was written to links and not flushed is flushed within a [`TICK`], by the keeper if by nobody else.
 
 use super::client::Client;
+use super::nearness::Pinned;
 use super::slot::Waiter;
 use parking_lot::Mutex;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -44,6 +45,8 @@ pub(crate) struct Turns {
     keeper_reads: AtomicBool,
     /// Grows with everything that other threads do.
     activity: AtomicU64,
+    /// Grows with every wait.
+    waits: AtomicU64,
     ended: AtomicBool,
 }
 
@@ -82,6 +85,7 @@ impl Turns {
             keeper_ticks: AtomicBool::new(false),
             keeper_reads: AtomicBool::new(false),
             activity: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         })
     }
@@ -153,6 +157,7 @@ impl Turns {
     /// Waits, reading, until `waiter` is done or it is `until`. Not with the GIL.
     pub(crate) fn wait(&self, client: &Arc<Client>, waiter: &Arc<Waiter>, until: Instant) -> Woken {
         self.activity.fetch_add(1, Ordering::Relaxed);
+        self.waits.fetch_add(1, Ordering::Relaxed);
         let mut listed = false;
         let woken = loop {
             if waiter.is_done() {
@@ -216,14 +221,22 @@ impl Turns {
             if self.has_ended() {
                 return Woken::Early;
             }
+            let near = client.near();
             client.flush();
             waiter.set_reads(true);
             if waiter.is_done() {
                 waiter.set_reads(false);
                 return Woken::Done;
             }
+            let bound = near.and_then(Pinned::to);
+            let since = Instant::now();
             let slept = self.sleep(client, Some(until.saturating_duration_since(Instant::now())));
             waiter.set_reads(false);
+            drop(bound);
+            if waiter.is_done() {
+                client.took(near.is_some(), since);
+                return Woken::Done;
+            }
             if !slept && !waiter.is_done() {
                 return Woken::Early;
             }
@@ -260,7 +273,7 @@ impl Turns {
     /// What the keeper's thread does, from the beginning of the client to its end.
     pub(crate) fn keep(&self, client: &Arc<Client>) {
         let _ = self.keeper.set(thread::current());
-        let (mut seen, mut idle) = (0, 0);
+        let (mut seen, mut waited, mut idle) = (0, 0, 0);
         while !self.has_ended() {
             // Relaxed: see `acted`.
             let activity = self.activity.load(Ordering::Relaxed);
@@ -290,6 +303,10 @@ impl Turns {
                 continue;
             }
             self.keeper_ticks.store(true, Ordering::SeqCst);
+            let waits = self.waits.load(Ordering::Relaxed);
+            if std::mem::replace(&mut waited, waits) == waits && self.state.lock().reader.is_none() {
+                client.scatter();
+            }
             client.look();
             client.flush();
             idle = if others_act { 0 } else { idle + 1 };

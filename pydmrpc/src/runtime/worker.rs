@@ -8,6 +8,7 @@
 
 use super::away::{Away, Run};
 use super::client::{Client, To, set_running};
+use super::nearness::Pinned;
 use super::payload::Payload;
 use super::slot::{Slot, Waiter};
 use super::{packing, running};
@@ -25,6 +26,9 @@ use std::time::{Duration, Instant};
 const GATHER: Duration = Duration::from_millis(1);
 /// Before a function that took longer than this the last time answers are on their way.
 const LONG_MICROS: u32 = 200;
+/// A function that took less than that so often is taken to go on like that.
+const SHORT_MICROS: u32 = 50;
+const SHORT_RUNS: u32 = 16;
 /// How often a worker without work looks whether there was a signal.
 const SIGNAL_CHECK: Duration = Duration::from_secs(5);
 
@@ -48,12 +52,23 @@ struct Function {
     deferred: bool,
     /// How long it took the last time.
     micros: u32,
+    /// How often in a row it took less than [`SHORT_MICROS`].
+    short_runs: u32,
+}
+
+impl Function {
+    /// Whether it does next to nothing, and so starts no threads or processes either.
+    fn is_short(&self) -> bool {
+        self.short_runs >= SHORT_RUNS
+    }
 }
 
 struct Worker<'py> {
     client: Arc<Client>,
     hooks: Bound<'py, PyAny>,
     functions: FxHashMap<FunctionId, Function>,
+    /// Where the main thread sleeps. It stays there for what is known to be short; nothing else inherits it.
+    pinned: Option<(u32, Pinned)>,
     /// When the first answer was told that was not flushed.
     unflushed: Option<Instant>,
 }
@@ -71,7 +86,8 @@ pub(crate) fn _work(py: Python<'_>, hooks: &Bound<'_, PyAny>) -> PyResult<()> {
     let client = running().ok_or_else(|| PyRuntimeError::new_err("this process is no worker"))?;
     // SAFETY: only asks which thread this is.
     MAIN.store(unsafe { libc::pthread_self() } as u64, Ordering::Relaxed);
-    let mut worker = Worker { client, hooks: hooks.clone(), functions: FxHashMap::default(), unflushed: None };
+    let mut worker =
+        Worker { client, hooks: hooks.clone(), functions: FxHashMap::default(), pinned: None, unflushed: None };
     while let Some(run) = worker.next(py)? {
         worker.run(py, &run);
     }
@@ -85,7 +101,7 @@ impl Worker<'_> {
         let client = self.client.clone();
         let away = away(&client)?;
         loop {
-            let waiter = {
+            let (waiter, near) = {
                 let mut inbox = away.inbox.lock();
                 if let Some(run) = inbox.runs.pop_front() {
                     inbox.running = Some(run.task);
@@ -97,9 +113,13 @@ impl Worker<'_> {
                 }
                 let waiter = Waiter::thread(1);
                 inbox.waiter = Some(waiter.clone());
-                waiter
+                (waiter, inbox.near)
             };
             self.unflushed = None;
+            if self.pinned.as_ref().map(|(cpu, _)| *cpu) != near {
+                self.pinned = None;
+                self.pinned = near.and_then(|cpu| Some((cpu, Pinned::to(cpu)?)));
+            }
             py.detach(|| {
                 self.client.flush();
                 self.client.turns().wait(&self.client, &waiter, Instant::now() + SIGNAL_CHECK);
@@ -122,6 +142,9 @@ impl Worker<'_> {
             self.unflushed = None;
             self.client.flush();
         }
+        if self.pinned.is_some() && self.functions.get(&function).is_none_or(|known| !known.is_short()) {
+            self.pinned = None;
+        }
         let started = Instant::now();
         let outer = set_running(Some(task));
         let came = self.call(py, run, &given);
@@ -130,6 +153,7 @@ impl Worker<'_> {
         let micros = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
         if let Some(known) = self.functions.get_mut(&function) {
             known.micros = micros;
+            known.short_runs = if micros < SHORT_MICROS { known.short_runs.saturating_add(1) } else { 0 };
         }
         let answer = Answer::of(py, &self.hooks, came, returns);
         answer.tell(&self.client, task, micros);
@@ -165,7 +189,7 @@ impl Worker<'_> {
                 let definition = packing::unpack_value(py, &definition, crate::wait::Deadline::NEVER, true)?;
                 let resolved = self.hooks.call_method1("resolve", (definition, run.create, run.actor.is_some()))?;
                 let (callable, deferred): (Py<PyAny>, bool) = resolved.extract()?;
-                Ok(entry.insert(Function { callable, deferred, micros: 0 }))
+                Ok(entry.insert(Function { callable, deferred, micros: 0, short_runs: 0 }))
             }
         }
     }
