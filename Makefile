@@ -40,7 +40,7 @@ python: $(VENV)/ready ## The Python package, built and installed into .venv
 # --- Tests --------------------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: test-rust test-loom test-fuzz test-python test-rdma ## Every test
+test: test-rust test-loom test-fuzz test-python test-rdma test-dpdk ## Every test
 
 .PHONY: test-rust
 test-rust: $(VENV)/ready ## Unit, property, simulation, conformance and process tests, and the examples in the documentation
@@ -66,6 +66,10 @@ test-python: python ## The Python package against a real memory node
 .PHONY: test-rdma
 test-rdma: ## What needs an RDMA device, in an emulated guest that has one
 	tests/rdma/run
+
+.PHONY: test-dpdk
+test-dpdk: ## What needs DPDK, over its drivers that need no card
+	tests/dpdk/run
 
 .PHONY: fuzz
 fuzz: ## A long run of each fuzz target: FUZZ_SECONDS each

@@ -21,6 +21,8 @@ fn seeds() -> Vec<Vec<u8>> {
         "tcp://localhost:7070",
         "tcp://127.0.0.1:0",
         "tcp://[::1]:65535",
+        "udp://localhost:7070",
+        "dpdk://10.0.0.1:7070",
         "inproc://name",
     ]
     .map(|url| url.as_bytes().to_vec())

@@ -10,6 +10,7 @@
 
 mod actors;
 mod address;
+mod datagram;
 mod frames;
 mod grant;
 mod wire;
@@ -32,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     address::ADDRESS,
     frames::TCP,
     frames::SHM,
+    datagram::DATAGRAM,
     actors::ACTORS,
     grant::GRANT,
 ];

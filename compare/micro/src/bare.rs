@@ -231,10 +231,8 @@ mod burst {
             let count = unsafe { sys::dmrpc_rx_burst(device.port, device.frames.as_mut_ptr(), BURST as u32) } as usize;
             if count == 0 {
                 turns = turns.wrapping_add(1);
-                if turns.is_multiple_of(1 << 20) {
-                    if heard.elapsed() > Duration::from_secs(10) {
-                        return Ok(());
-                    }
+                if turns.is_multiple_of(1 << 20) && heard.elapsed() > Duration::from_secs(10) {
+                    return Ok(());
                 }
                 continue;
             }

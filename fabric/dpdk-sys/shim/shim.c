@@ -247,6 +247,8 @@ uint32_t dmrpc_rx_burst(struct dmrpc_port *port, struct dmrpc_frame *frames, uin
 	uint32_t kept = 0;
 	uint16_t count, i;
 
+	if (!port->started)
+		return 0;
 	count = rte_eth_rx_burst(port->id, 0, mbufs, most < MAX_BURST ? most : MAX_BURST);
 	for (i = 0; i < count; i++)
 		rte_prefetch0(rte_pktmbuf_mtod(mbufs[i], const void *));
@@ -362,6 +364,8 @@ uint32_t dmrpc_tx_burst(struct dmrpc_port *port, const struct dmrpc_packet *pack
 		if (frame != NULL)
 			port->pending[port->pending_count++] = frame;
 	}
+	if (!port->started)
+		return MAX_BURST - port->pending_count;
 	do {
 		step = rte_eth_tx_burst(port->id, 0, port->pending + taken, port->pending_count - taken);
 		taken += step;
@@ -375,7 +379,8 @@ uint32_t dmrpc_tx_burst(struct dmrpc_port *port, const struct dmrpc_packet *pack
 /* Drivers that can't say so give buffers back by themselves. */
 void dmrpc_tx_reap(struct dmrpc_port *port)
 {
-	(void)rte_eth_tx_done_cleanup(port->id, 0, 0);
+	if (port->started)
+		(void)rte_eth_tx_done_cleanup(port->id, 0, 0);
 }
 
 /* Memory of DPDK's own, for pages: what a driver shares with its peer or a card can reach. */

@@ -341,8 +341,16 @@ impl<F: Frame> Inbox<F> {
         Ok(News::Body(target))
     }
 
-    /// Says where the body goes, and moves there what came of it.
+    /// Says where the body goes, and moves there what came of it. If that is not what it must be, nothing more comes.
     pub(crate) fn place(&mut self, target: Target) -> Result<(), LinkError> {
+        let placed = self.fill(target);
+        if placed.is_err() {
+            self.stage = Stage::Ended;
+        }
+        placed
+    }
+
+    fn fill(&mut self, target: Target) -> Result<(), LinkError> {
         let Stage::Unplaced { first, front, body } = self.stage else { panic!("no body waits to be placed") };
         if let Target::Memory(destination) = &target {
             let room: u64 = destination.parts().iter().map(|part| part.len as u64).sum();

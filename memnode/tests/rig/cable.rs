@@ -85,16 +85,26 @@ impl Switch {
 
     /// A program on one of the hosts, to be given arguments.
     pub(crate) fn program(&self, host: usize, program: &Command) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.hosts[host]]).arg(program.get_program()).args(program.get_args());
-        for (name, value) in program.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command
+        within(&self.hosts[host], program)
     }
+
+    /// A program in the bridge itself, whose ports are called `port0` and so on.
+    pub(crate) fn bridge_program(&self, program: &Command) -> Command {
+        within(self.bridge.as_ref().expect("caller: with more than two hosts"), program)
+    }
+}
+
+/// A program in a namespace, with the environment and the arguments that it was given so far.
+fn within(namespace: &str, program: &Command) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
 }
 
 impl Drop for Switch {

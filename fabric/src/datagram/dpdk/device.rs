@@ -292,7 +292,7 @@ impl DpdkDevice {
     /// The way to a peer, unless its Ethernet address is to be asked for first.
     fn route(&mut self, peer: SocketAddrV4) -> Option<&Route> {
         let place = Self::place(peer);
-        if !self.routes[place].as_ref().is_some_and(|route| route.peer == peer) {
+        if self.routes[place].as_ref().is_none_or(|route| route.peer != peer) {
             let mac = self.neighbour(*peer.ip())?;
             let mut front = [0u8; HEADERS_BYTES];
             front[0..6].copy_from_slice(&mac);
