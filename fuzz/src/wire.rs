@@ -79,6 +79,8 @@ fn requests() -> Vec<Vec<u8>> {
         Request::Renew,
         Request::Stat,
         Request::Segment { segment: 5 },
+        Request::Region { segment: Some(5), write: true },
+        Request::Region { segment: None, write: false },
         Request::Bye,
     ]
     .iter()
@@ -113,6 +115,7 @@ fn replies() -> Vec<Vec<u8>> {
         (Status::Ok, Reply::Data),
         (Status::Ok, Reply::Stats(&stats)),
         (Status::Ok, Reply::SegmentInfo(segment)),
+        (Status::Ok, Reply::Region(RegionInfo { address: 1 << 40, bytes: 1 << 21, key: 77 })),
         (Status::Ok, Reply::Notice(Notice::Freed { extents: &extents, slots: &slots })),
         (Status::QuotaExceeded, Reply::Notice(Notice::Failed)),
         (Status::Ok, Reply::Notice(Notice::Reclaim { pages: 64 })),

@@ -1,4 +1,4 @@
-//! The arena of a session on the memory node's host: segments and slots that it may use without asking.
+//! The arena of a session: segments and slots that it may use without asking.
 //!
 //! 1. A page of the arena is free here, or part of one object that was made here and is not freed yet.
 //! 2. A slot is here, or names one such object.
@@ -27,8 +27,8 @@ pub(crate) struct Arena {
     node: NodeId,
     page_shift: u32,
     quota_pages: u32,
-    /// Whether there is memory: over a network there are only slots.
-    local: bool,
+    /// Whether there is memory: over a network without RDMA there are only slots.
+    has_memory: bool,
     state: Mutex<State>,
     /// Something came free, or a lease was answered.
     pub(crate) changed: Notify,
@@ -98,13 +98,13 @@ pub(crate) enum Shortage {
 }
 
 impl Arena {
-    pub(crate) fn new(node: NodeId, local: bool, page_shift: u32, quota_pages: u32) -> Self {
+    pub(crate) fn new(node: NodeId, has_memory: bool, page_shift: u32, quota_pages: u32) -> Self {
         let first = ((FIRST_LEASE_BYTES >> page_shift) as u32).min(quota_pages / 4).max(1);
         Self {
             node,
             page_shift,
             quota_pages,
-            local,
+            has_memory,
             state: Mutex::new(State {
                 segments: Vec::new(),
                 slots: Vec::new(),
@@ -194,8 +194,8 @@ impl Arena {
         let slots = if state.slots.len() < LOW_SLOTS { MAX_LEASE_SLOTS / 4 } else { 0 };
         let room = self.quota_pages.saturating_sub(state.total_pages);
         let enough = state.free_pages >= pages.max(1) && state.free_pages >= state.total_pages / 4;
-        let wanted = if !self.local || (enough && slots > 0) { 0 } else { pages.max(state.next_pages).min(room) };
-        if self.local && wanted < pages && !(enough && slots > 0) {
+        let wanted = if !self.has_memory || (enough && slots > 0) { 0 } else { pages.max(state.next_pages).min(room) };
+        if self.has_memory && wanted < pages && !(enough && slots > 0) {
             let error = StoreError::QuotaExceeded { pages };
             state.refused = Some((error.clone(), Instant::now()));
             return Shortage::Refused(error);

@@ -1,7 +1,8 @@
-//! Bytes in the heap that begin at a multiple of [`MAX_ALIGNMENT`]: what is read over a network, and copies.
+//! Bytes of this process that begin at a multiple of [`MAX_ALIGNMENT`]: what is read over a network, and copies.
 
 use crate::codec::MAX_ALIGNMENT;
 use dmrpc_fabric::link::{Destination, Part};
+use dmrpc_fabric::rdma::Block;
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::any::Any;
 use std::ops::{Deref, DerefMut, Range};
@@ -12,6 +13,8 @@ use std::sync::Arc;
 pub(crate) struct Buffer {
     start: NonNull<u8>,
     len: usize,
+    /// Where they are, if that is registered with a device; else they are a piece of the heap.
+    block: Option<Arc<Block>>,
 }
 
 // SAFETY: it owns its memory, as a `Box<[u8]>` does.
@@ -23,7 +26,7 @@ impl Buffer {
     /// `len` zeros.
     pub(crate) fn zeroed(len: usize) -> Self {
         // SAFETY: `allocate` gives memory of that layout, which is all zeros.
-        Self { start: Self::allocate(len, |layout| unsafe { alloc_zeroed(layout) }), len }
+        Self { start: Self::allocate(len, |layout| unsafe { alloc_zeroed(layout) }), len, block: None }
     }
 
     pub(crate) fn copy_of(bytes: &[u8]) -> Self {
@@ -31,7 +34,18 @@ impl Buffer {
         let start = Self::allocate(bytes.len(), |layout| unsafe { alloc(layout) });
         // SAFETY: new memory of that length, all of which is written.
         unsafe { start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        Self { start, len: bytes.len() }
+        Self { start, len: bytes.len(), block: None }
+    }
+
+    /// The first `len` bytes of a block.
+    pub(crate) fn registered(mut block: Block, len: usize) -> Self {
+        let start = NonNull::from(&mut block[..len]).cast();
+        Self { start, len, block: Some(Arc::new(block)) }
+    }
+
+    /// The block that the bytes are in, for a device to read. Nobody changes them who shares them.
+    pub(crate) fn block(&self) -> Option<&Arc<Block>> {
+        self.block.as_ref()
     }
 
     fn layout(len: usize) -> Layout {
@@ -46,8 +60,10 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: allocated with that layout.
-        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.len)) };
+        if self.block.is_none() {
+            // SAFETY: allocated with that layout.
+            unsafe { dealloc(self.start.as_ptr(), Self::layout(self.len)) };
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::arena::{Allocation, Arena, Shortage};
 use crate::buffer::{Arrivals, Buffer};
 use crate::cache::Cache;
+use crate::far::Far;
 use crate::object::Object;
 use crate::segment::{Segment, Segments};
 use crate::session::{Answer, Session, Undo, Waiting};
@@ -36,6 +37,8 @@ pub(crate) struct Client {
     pub(crate) page_size: PageSize,
     /// Whether views are the very pages of the node.
     pub(crate) local: bool,
+    /// How the node's memory is reached over RDMA.
+    pub(crate) far: Option<Far>,
     pub(crate) max_object_bytes: u64,
     pub(crate) arena: Arena,
     pub(crate) segments: Segments,
@@ -54,15 +57,21 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(session: Arc<Session>, options: StoreOptions, welcome: &Welcome) -> Result<Self, StoreError> {
+    pub(crate) fn new(
+        session: Arc<Session>,
+        options: StoreOptions,
+        welcome: &Welcome,
+        far: Option<Far>,
+    ) -> Result<Self, StoreError> {
         let page_size = PageSize::new(welcome.page_bytes.into())
             .map_err(|_| StoreError::Malformed("the node's page size is not one"))?;
         Ok(Self {
             local: session.local,
+            far,
             node: welcome.node,
             page_size,
             max_object_bytes: welcome.max_object_bytes.min(usize::MAX as u64 / 2),
-            arena: Arena::new(welcome.node, session.local, page_size.shift(), welcome.quota_pages),
+            arena: Arena::new(welcome.node, session.is_bound, page_size.shift(), welcome.quota_pages),
             segments: Segments::default(),
             known: DashMap::new(),
             cache: Cache::new(options.cache_bytes),
@@ -197,6 +206,11 @@ impl Client {
     /// A slot for an object that is written over the network.
     pub(crate) async fn allocate_slot(&self) -> Result<ObjectId, StoreError> {
         self.allocate(0, false).await.map(|allocation| allocation.id)
+    }
+
+    /// A buffer for an object that goes to the node, or comes from there.
+    pub(crate) fn buffer(&self, len: usize) -> Buffer {
+        self.far.as_ref().map_or_else(|| Buffer::zeroed(len), |far| far.buffer(len))
     }
 
     // Reading.
@@ -351,6 +365,12 @@ impl Client {
             if let Waiting::Adopt(objects) = waiting {
                 objects.iter().for_each(|object| object.adopted(false));
             }
+        }
+        if let Some(far) = &self.far
+            && !matches!(error, StoreError::Closed)
+        {
+            // Whoever waits for a read is told. A goodbye of ours is still to be delivered, though.
+            far.end();
         }
         // Dropping an object takes the table: not while we go through it.
         let mut held = Vec::new();

@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::layout::{Layout, Piece};
 use crate::object::{Making, Object};
 use crate::session::Undo;
-use crate::{AnyRef, Codec, INLINE_BYTES, ObjectRef, StoreError, Subject};
+use crate::{AnyRef, Codec, INLINE_BYTES, ObjectRef, StoreError, Subject, far};
 use bytes::Bytes;
 use dmrpc_fabric::link::Body;
 use dmrpc_pages::Extent;
@@ -44,6 +44,21 @@ impl NewPages {
 
     fn allocation(&self) -> &Allocation {
         self.allocation.as_ref().expect("taken only when it is used up")
+    }
+
+    /// The name that the object is to have.
+    pub(crate) fn id(&self) -> ObjectId {
+        self.allocation().id
+    }
+
+    /// The pages, in order.
+    pub(crate) fn pieces(&self) -> &Pieces {
+        &self.allocation().pieces
+    }
+
+    /// Somebody else sees to it that they come back.
+    pub(crate) fn into_allocation(mut self) -> Allocation {
+        self.allocation.take().expect("taken only when it is used up")
     }
 
     /// Copies bytes into the pages.
@@ -115,7 +130,7 @@ impl Draft {
     pub(crate) async fn new(client: &Arc<Client>, len: usize) -> Result<Self, StoreError> {
         check_len(client, len as u64)?;
         let memory = if len <= INLINE_BYTES || !client.local {
-            Memory::Heap(Buffer::zeroed(len))
+            Memory::Heap(client.buffer(len))
         } else {
             let pages = client.page_size.pages_for(len as u64).expect("not too large");
             match client.allocate(pages, true).await {
@@ -205,8 +220,13 @@ pub(crate) async fn put_buffer(client: &Arc<Client>, buffer: Arc<Buffer>) -> Res
             &self.0
         }
     }
-    let bytes = Bytes::from_owner(Owner(buffer.clone()));
-    let object = write(client, ObjectId::NULL, bytes.len() as u64, &whole(bytes)).await?;
+    let object = match far::put(client, &buffer).await? {
+        Some(object) => object,
+        None => {
+            let bytes = Bytes::from_owner(Owner(buffer.clone()));
+            write(client, ObjectId::NULL, bytes.len() as u64, &whole(bytes)).await?
+        }
+    };
     client.cache.insert(object.id(), 0..object.size(), &buffer);
     Ok(object)
 }

@@ -7,15 +7,16 @@
 //!    over a new link, as long as its lease lasts.
 
 use crate::client::{Client, PROMOTE_AFTER};
+use crate::far::Far;
 use crate::segment::Segment;
 use crate::session::{Answer, Pending, Session, Undo, Waiting, link_error, refusal};
-use crate::{StoreError, StoreOptions, registry};
+use crate::{StoreError, StoreOptions, Subject, registry};
 use dmrpc_fabric::LinkOptions;
 use dmrpc_fabric::address::Address;
 use dmrpc_fabric::link::{Body, Incoming, Interests, Link, LinkError, Receiver, Target, TrySendError};
 use dmrpc_fabric::listen::connect;
 use dmrpc_pages::Extent;
-use dmrpc_wire::{FEATURE_LOCAL, Hello, Notice, Reply, ReplyHead, Request, Status, Welcome};
+use dmrpc_wire::{FEATURE_LOCAL, FEATURE_REGISTERED, Hello, Notice, Reply, ReplyHead, Request, Status, Welcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
@@ -81,9 +82,10 @@ fn open(options: &StoreOptions) -> Result<Opened, StoreError> {
     }
     let local = address.is_local();
     let (link, welcome) = greet(options, &address, local, None, deadline)?;
+    let far = link.receiver.one_sided().map(Far::new).transpose().map_err(|error| link_error(&options.url, &error))?;
     let Link { sender, receiver, .. } = link;
-    let session = Session::new(options.url.clone(), local, sender)?;
-    let client = Client::new(Arc::new(session), options.clone(), &welcome)?;
+    let session = Session::new(options.url.clone(), (local, local || far.is_some()), sender)?;
+    let client = Client::new(Arc::new(session), options.clone(), &welcome, far)?;
     Ok((Arc::new(client), receiver, welcome))
 }
 
@@ -96,10 +98,11 @@ fn greet(
     deadline: Instant,
 ) -> Result<(Link, Welcome), StoreError> {
     let failed = |error: LinkError| link_error(&options.url, &error);
-    let mut link = connect(address, &LinkOptions::default(), deadline).map_err(failed)?;
+    let mut link = connect(address, &LinkOptions::default().rdma_domain(&options.token), deadline).map_err(failed)?;
+    let registered = link.receiver.one_sided().is_some();
     let page_bytes = 4096;
     let hello = Hello {
-        features: if local { FEATURE_LOCAL } else { 0 },
+        features: if local { FEATURE_LOCAL } else { 0 } | if registered { FEATURE_REGISTERED } else { 0 },
         quota_pages: u32::try_from(options.quota_bytes.div_ceil(page_bytes)).unwrap_or(u32::MAX),
         resume_session: resume.map_or(0, |welcome| welcome.session),
         resume_epoch: resume.map_or(0, |welcome| welcome.epoch),
@@ -348,6 +351,14 @@ impl Io {
                 (Some(error), _) => client.arena.lease_refused(error),
                 _ => client.arena.lease_refused(StoreError::Malformed("an answer to another request")),
             },
+            Waiting::Region(info, slots) => {
+                let outcome = match (failure, reply) {
+                    (None, Owned::Region(region)) => Segment::far(info.segment, info.pages, client.page_size, region),
+                    (Some(error), _) => Err(error),
+                    _ => Err(StoreError::Malformed("an answer to another request")),
+                };
+                self.segment_leased(client, info, &slots, outcome);
+            }
             Waiting::Adopt(objects) => {
                 let statuses = match (&failure, &reply) {
                     (None, Owned::Held(statuses)) => &statuses[..],
@@ -366,6 +377,7 @@ impl Io {
             Owned::Held(_) => Answer::Held,
             Owned::Resolved { size, extents } => Answer::Resolved { size, extents },
             Owned::Stats(stats) => Answer::Stats(stats),
+            Owned::Region(region) => Answer::Region(region),
             Owned::Segment(info) => {
                 let fd = self.receiver.as_mut().and_then(|receiver| receiver.take_fd(info.segment));
                 Answer::Segment(info, fd.ok_or(StoreError::Malformed("a segment without its descriptor"))?)
@@ -382,16 +394,49 @@ impl Io {
 
     fn leased(&mut self, client: &Client, info: Option<dmrpc_wire::SegmentInfo>, slots: &[dmrpc_wire::SlotLease]) {
         let Some(info) = info else { return client.arena.leased(None, slots) };
+        if client.far.is_some() {
+            // There is nothing to map, but where it is has to be asked for.
+            let _ = self.session.tell(&Request::Mapped { segment: info.segment });
+            let (request, waiting) =
+                (Request::Region { segment: Some(info.segment), write: true }, Waiting::Region(info, slots.to_vec()));
+            let mut session = self.session.lock_for_io();
+            let asked = session.ask(
+                "leasing memory",
+                Some(Subject::Segment(info.segment)),
+                &request,
+                Body::new(),
+                waiting,
+                None,
+            );
+            drop(session);
+            if let Err(error) = asked {
+                client.arena.lease_refused(error);
+            }
+            return;
+        }
         let fd = self.receiver.as_mut().and_then(|receiver| receiver.take_fd(info.segment));
         let mapped = fd
             .ok_or(StoreError::Malformed("a segment without its descriptor"))
             .and_then(|fd| Segment::map(info, fd, client.page_size, true));
-        match mapped {
+        if mapped.is_ok() {
+            // Said before anything of it is published: the two are in one stream.
+            let _ = self.session.tell(&Request::Mapped { segment: info.segment });
+        }
+        self.segment_leased(client, info, slots, mapped);
+    }
+
+    /// A segment of a lease can be used, or can't.
+    fn segment_leased(
+        &mut self,
+        client: &Client,
+        info: dmrpc_wire::SegmentInfo,
+        slots: &[dmrpc_wire::SlotLease],
+        segment: Result<Segment, StoreError>,
+    ) {
+        match segment {
             Ok(segment) => {
                 let segment = Arc::new(segment);
                 client.segments.insert(segment.clone());
-                // Said before anything of it is published: the two are in one stream.
-                let _ = self.session.tell(&Request::Mapped { segment: info.segment });
                 client.arena.leased(Some(segment), slots);
             }
             Err(error) => {
@@ -418,7 +463,7 @@ impl Io {
     fn link_lost(&mut self, client: &Arc<Client>, error: &StoreError) {
         self.receiver = None;
         self.reading = None;
-        if self.session.local {
+        if self.session.is_bound {
             self.end(client, error);
         } else {
             self.session.lock().state().unlink();
@@ -572,6 +617,7 @@ enum Owned {
     Data,
     Stats(Box<dmrpc_wire::Stats>),
     Segment(dmrpc_wire::SegmentInfo),
+    Region(dmrpc_wire::RegionInfo),
     Freed { extents: Vec<Extent>, slots: Vec<dmrpc_wire::SlotLease> },
     Failed,
     Reclaim,
@@ -595,6 +641,7 @@ impl Owned {
             Reply::Data => Owned::Data,
             Reply::Stats(stats) => Owned::Stats(Box::new(*stats)),
             Reply::SegmentInfo(info) => Owned::Segment(info),
+            Reply::Region(info) => Owned::Region(info),
             Reply::Notice(Notice::Freed { extents, slots }) => Owned::Freed {
                 extents: extents.iter().map(|extent| Extent::from(*extent)).collect(),
                 slots: slots.to_vec(),

@@ -51,7 +51,7 @@ impl Piece {
 
     /// The file that it lies in, and where; `None` for a hole.
     pub(crate) fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
-        Some(self.segment.as_ref()?.file_at(self.extent.first))
+        self.segment.as_ref()?.file_at(self.extent.first)
     }
 
     /// The pages from `from` to before `to`, which are some of its own.

@@ -17,6 +17,7 @@ mod dirty;
 mod draft;
 mod edit;
 mod error;
+mod far;
 mod fork;
 mod grant;
 mod inline;

@@ -9,7 +9,7 @@ use crate::grant::RawGranted;
 use crate::layout::{Layout, Piece};
 use crate::loan::Loan;
 use crate::session::Undo;
-use crate::{AnyRef, Granted, StoreError, Subject, fork};
+use crate::{AnyRef, Granted, StoreError, Subject, far, fork};
 use dmrpc_fabric::link::Body;
 use dmrpc_pages::Extent;
 use dmrpc_wire::{Commit, Grant, GrantToken, MAX_REF_EXTENTS, ObjectId, Patch, RawExtent, Request, SlotLease};
@@ -41,6 +41,8 @@ pub(crate) struct Object {
     near: OnceLock<Layout>,
     /// As `near`, all of them, if that did not do.
     whole: OnceLock<Layout>,
+    /// All extents, as the node said, where nothing is mapped.
+    resolved: OnceLock<Vec<Extent>>,
 }
 
 /// How an object is made that is not published yet.
@@ -75,12 +77,20 @@ impl Object {
             hint: (0, SmallVec::new()),
             near: OnceLock::from(layout),
             whole: OnceLock::new(),
+            resolved: OnceLock::new(),
         })
     }
 
     /// An object that this session has a hold on.
     pub(crate) fn held(client: &Arc<Client>, id: ObjectId, size: u64) -> Arc<Self> {
         let object = Arc::new(Self::published(client, id, size, Claim::Held, (0, SmallVec::new())));
+        object.make_known();
+        object
+    }
+
+    /// An object that was just written to another host, where these extents are.
+    pub(crate) fn put_far(client: &Arc<Client>, id: ObjectId, size: u64, extents: SmallVec<[Extent; 1]>) -> Arc<Self> {
+        let object = Arc::new(Self::published(client, id, size, Claim::Held, (0, extents)));
         object.make_known();
         object
     }
@@ -121,6 +131,7 @@ impl Object {
             hint,
             near: OnceLock::new(),
             whole: OnceLock::new(),
+            resolved: OnceLock::new(),
         }
     }
 
@@ -318,6 +329,27 @@ impl Object {
         let layout = self.map(0, &extents).await?;
         let layout = self.whole.get_or_init(|| layout);
         if layout.covers(range) { Ok(layout) } else { Err(StoreError::Malformed("extents that are too few")) }
+    }
+
+    /// Whether this session has a hold of its own on it.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(&*self.claim.lock(), Claim::Held)
+    }
+
+    /// The extents of some pages. Asks the node, if need be, once.
+    pub(crate) async fn extents(&self, pages: Range<u32>) -> Result<SmallVec<[Extent; 4]>, StoreError> {
+        let hinted = self.hinted(pages.clone());
+        if !hinted.is_empty() {
+            return Ok(hinted.into_iter().map(Extent::from).collect());
+        }
+        let resolved = match self.resolved.get() {
+            Some(resolved) => resolved,
+            None => {
+                let resolved = self.client.resolve(self.id, self.size).await?;
+                self.resolved.get_or_init(|| resolved)
+            }
+        };
+        Ok(far::cut(resolved, &pages))
     }
 
     async fn map(&self, first_page: u32, extents: &[Extent]) -> Result<Layout, StoreError> {

@@ -1,12 +1,13 @@
-//! Segments of the memory node's pool, mapped into this process.
+//! Segments of the memory node's pool, mapped into this process, or reached through a device.
 //!
 //! 1. A mapping stays as long as any object of this process has pages in it.
 //! 2. Extents come from peers: [`Segment::start_of`] gives an address only for pages that are there.
 
 use crate::StoreError;
 use dmrpc_fabric::memory::{Access, Mapping, MemoryError};
+use dmrpc_fabric::rdma::RemoteRun;
 use dmrpc_pages::{Extent, PageSize};
-use dmrpc_wire::SegmentInfo;
+use dmrpc_wire::{RegionInfo, SegmentInfo};
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,12 +20,20 @@ pub(crate) struct Segment {
     pub(crate) number: u32,
     pub(crate) pages: u32,
     page_size: PageSize,
-    file_offset: u64,
-    mapping: Mapping,
-    fd: OwnedFd,
+    memory: Memory,
     /// Whether it was used since somebody last looked.
     used: AtomicBool,
     own: bool,
+}
+
+enum Memory {
+    Mapped {
+        file_offset: u64,
+        mapping: Mapping,
+        fd: OwnedFd,
+    },
+    /// Of another host, and reached through a device.
+    Far(RegionInfo),
 }
 
 impl Segment {
@@ -38,24 +47,45 @@ impl Segment {
             number: info.segment,
             pages: info.pages,
             page_size,
-            file_offset: info.file_offset,
-            mapping,
-            fd,
+            memory: Memory::Mapped { file_offset: info.file_offset, mapping, fd },
             used: AtomicBool::new(true),
             own,
         })
+    }
+
+    /// A segment of this session on another host, registered for it to write.
+    pub(crate) fn far(number: u32, pages: u32, page_size: PageSize, region: RegionInfo) -> Result<Self, StoreError> {
+        if region.bytes < u64::from(pages) << page_size.shift() {
+            return Err(StoreError::Malformed("a region smaller than its segment"));
+        }
+        Ok(Self { number, pages, page_size, memory: Memory::Far(region), used: AtomicBool::new(true), own: true })
+    }
+
+    /// Where an extent of this segment is for a device, if it lies within.
+    pub(crate) fn remote_of(&self, extent: Extent) -> Option<RemoteRun> {
+        let Memory::Far(region) = &self.memory else { return None };
+        let shift = self.page_size.shift();
+        crate::far::run(region, u64::from(extent.first) << shift, u64::from(extent.count) << shift)
     }
 
     /// Where an extent of this segment begins in memory, if it lies within.
     pub(crate) fn start_of(&self, extent: Extent) -> Option<NonNull<u8>> {
         let offset = u64::from(extent.first) << self.page_size.shift();
         let len = u64::from(extent.count) << self.page_size.shift();
-        self.mapping.at(offset, len).ok()
+        match &self.memory {
+            Memory::Mapped { mapping, .. } => mapping.at(offset, len).ok(),
+            Memory::Far(_) => None,
+        }
     }
 
-    /// The file that a page of this segment lies in, and where.
-    pub(crate) fn file_at(&self, page: u32) -> (BorrowedFd<'_>, u64) {
-        (self.fd.as_fd(), self.file_offset + (u64::from(page) << self.page_size.shift()))
+    /// The file that a page of this segment lies in, and where, if it is mapped.
+    pub(crate) fn file_at(&self, page: u32) -> Option<(BorrowedFd<'_>, u64)> {
+        match &self.memory {
+            Memory::Mapped { file_offset, fd, .. } => {
+                Some((fd.as_fd(), file_offset + (u64::from(page) << self.page_size.shift())))
+            }
+            Memory::Far(_) => None,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::object::Object;
 use crate::{StoreError, Subject};
 use dmrpc_fabric::link::{Body, Destination, LinkError, Sender, TrySendError};
 use dmrpc_pages::Extent;
-use dmrpc_wire::{ObjectId, ReleaseEntry, Request, SegmentInfo, Stats, Status};
+use dmrpc_wire::{ObjectId, RegionInfo, ReleaseEntry, Request, SegmentInfo, SlotLease, Stats, Status};
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{EventfdFlags, eventfd};
 use std::cmp::Reverse;
@@ -39,6 +39,7 @@ pub(crate) enum Answer {
     Resolved { size: u64, extents: Vec<Extent> },
     Stats(Box<Stats>),
     Segment(SegmentInfo, OwnedFd),
+    Region(RegionInfo),
 }
 
 /// What is to be done if a request succeeds that nobody waits for any more.
@@ -61,6 +62,8 @@ pub(crate) enum Waiting {
     },
     /// The arena.
     Lease,
+    /// The arena, for a segment that it was leased over RDMA, and slots.
+    Region(SegmentInfo, Vec<SlotLease>),
     /// Objects that are to be held, in the order of the request.
     Adopt(Vec<Arc<Object>>),
     /// Nobody any more.
@@ -108,8 +111,10 @@ struct Unapplied {
 
 pub(crate) struct Session {
     pub(crate) url: String,
-    /// Whether the node is on this host: then the session ends with its link.
+    /// Whether the node is on this host.
     pub(crate) local: bool,
+    /// Whether the session ends with its link: nothing is sent again.
+    pub(crate) is_bound: bool,
     state: Mutex<State>,
     bell: OwnedFd,
 }
@@ -149,13 +154,18 @@ pub(crate) struct Held<'a> {
 }
 
 impl Session {
-    pub(crate) fn new(url: String, local: bool, sender: Box<dyn Sender>) -> Result<Self, StoreError> {
+    pub(crate) fn new(
+        url: String,
+        (local, is_bound): (bool, bool),
+        sender: Box<dyn Sender>,
+    ) -> Result<Self, StoreError> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| StoreError::Io { doing: "making an eventfd", why: error.to_string() })?;
         let now = Instant::now();
         Ok(Self {
             url,
             local,
+            is_bound,
             bell,
             state: Mutex::new(State {
                 sender: Some(sender),
@@ -290,7 +300,7 @@ impl Held<'_> {
             if op.is_answered() {
                 state.unanswered.insert(number);
             }
-            if !self.session.local {
+            if !self.session.is_bound {
                 let unapplied = Unapplied { sequence: number, head: scratch.as_slice().into(), body: body.clone() };
                 state.unapplied.push_back(unapplied);
             }
@@ -335,7 +345,8 @@ impl Held<'_> {
     ) -> Result<(), StoreError> {
         let number = self.send(request, body)?;
         let asked = Instant::now();
-        let again = (!self.session.local && !request.op().is_sequenced()).then(|| self.state.scratch.as_slice().into());
+        let again =
+            (!self.session.is_bound && !request.op().is_sequenced()).then(|| self.state.scratch.as_slice().into());
         self.state.pending.insert(number, Pending { waiting, doing, about, asked, again });
         if let Some(within) = within {
             self.state.deadlines.push(Reverse((asked + within, number)));

@@ -1,6 +1,5 @@
 //! Stores: connections to memory nodes.
 
-use crate::buffer::Buffer;
 use crate::client::Client;
 use crate::codec::{self, Encoded};
 use crate::object::Object;
@@ -26,7 +25,7 @@ pub const INLINE_BYTES: usize = 2048;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StoreOptions {
-    /// Where the memory node is: `unix:///path` on this host, `tcp://host:port` elsewhere.
+    /// Where the memory node is: `unix:///path` on this host, `tcp://host:port` or `rdma://host:port` elsewhere.
     pub url: String,
     /// The tenant's token; empty where the node asks for none.
     pub token: Vec<u8>,
@@ -83,7 +82,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Connects to the memory node at `url`: `unix:///path` or `tcp://host:port`.
+    /// Connects to the memory node at `url`: `unix:///path`, `tcp://host:port` or `rdma://host:port`.
     ///
     /// # Errors
     ///
@@ -184,13 +183,13 @@ impl Store {
         put_any(&self.client, bytes, codec).await
     }
 
-    /// As [`put`](Store::put). To a node on another host `bytes` are sent without a copy.
+    /// As [`put`](Store::put). To a node on another host `bytes` are sent without a copy, but over RDMA.
     ///
     /// # Errors
     ///
     /// As there.
     pub async fn put_bytes(&self, bytes: Bytes) -> Result<ObjectRef, StoreError> {
-        if self.client.local || bytes.len() <= INLINE_BYTES {
+        if self.client.local || self.client.far.is_some() || bytes.len() <= INLINE_BYTES {
             return self.put(bytes).await;
         }
         let len = bytes.len() as u64;
@@ -327,7 +326,9 @@ pub(crate) async fn put_any(client: &Arc<Client>, bytes: &[u8], codec: Codec) ->
     let object = if client.local {
         draft::put_pages(client, bytes).await?
     } else {
-        draft::put_buffer(client, Arc::new(Buffer::copy_of(bytes))).await?
+        let mut buffer = client.buffer(bytes.len());
+        buffer.copy_from_slice(bytes);
+        draft::put_buffer(client, Arc::new(buffer)).await?
     };
     Ok(AnyRef::stored(object, codec))
 }

@@ -5,7 +5,7 @@ use crate::codec::{self, Content, Encoded};
 use crate::layout::{Layout, Place};
 use crate::object::Object;
 use crate::reference::Target;
-use crate::{AnyRef, Pod, PrivateView, StoreError};
+use crate::{AnyRef, Pod, PrivateView, StoreError, far};
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::marker::PhantomData;
@@ -55,7 +55,10 @@ impl View {
             return Ok(view);
         }
         object.check_claim()?;
-        let buffer = object.client.read(object.id(), range.clone()).await?;
+        let buffer = match far::read(object, &range).await? {
+            Some(buffer) => buffer,
+            None => object.client.read(object.id(), range.clone()).await?,
+        };
         object.client.cache.insert(object.id(), range, &buffer);
         Ok(Self::copied(of, buffer, 0))
     }

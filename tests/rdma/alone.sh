@@ -9,6 +9,7 @@ run() {
     "$@" || failed="$failed $1"
 }
 run rdma-sys-device --include-ignored --test-threads 1
+run objstore-rdma --ignored --skip the_other_store --test-threads 1 --nocapture
 run fabric-death rdma_ --ignored --test-threads 1
 run fabric-conformance rdma:: --skip fake_ --ignored --test-threads 1
 [ -z "$failed" ] || { echo "failed:$failed"; exit 1; }

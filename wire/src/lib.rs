@@ -20,10 +20,10 @@ mod status;
 pub use id::{GrantToken, NodeId, ObjectId, SlotLease};
 pub use layout::{Malformed, RawExtent};
 pub use reference::{Inlined, MAX_REF_EXTENTS, RawRef, WireRef};
-pub use reply::{Leased, Notice, Reply, ReplyHead, ReplyOp, Resolved, SegmentInfo, Stats, Welcome};
+pub use reply::{Leased, Notice, RegionInfo, Reply, ReplyHead, ReplyOp, Resolved, SegmentInfo, Stats, Welcome};
 pub use request::{
-    Commit, FEATURE_LOCAL, Grant, Hello, MAX_LEASE_SLOTS, MAX_NAME_BYTES, MAX_TOKEN_BYTES, Patch, ReleaseEntry,
-    Request, RequestHead, RequestOp, Span, Write,
+    Commit, FEATURE_LOCAL, FEATURE_REGISTERED, Grant, Hello, MAX_LEASE_SLOTS, MAX_NAME_BYTES, MAX_TOKEN_BYTES, Patch,
+    ReleaseEntry, Request, RequestHead, RequestOp, Span, Write,
 };
 pub use status::Status;
 

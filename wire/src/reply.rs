@@ -26,6 +26,8 @@ pub enum ReplyOp {
     Stats = 7,
     /// A segment, to read.
     SegmentInfo = 8,
+    /// Registered memory.
+    Region = 9,
     /// Unasked: pages and slots of the arena came free.
     Freed = 64,
     /// Unasked: a one-way request failed.
@@ -48,6 +50,7 @@ impl ReplyOp {
             6 => Data,
             7 => Stats,
             8 => SegmentInfo,
+            9 => Region,
             64 => Freed,
             65 => Failed,
             66 => Reclaim,
@@ -160,6 +163,28 @@ struct RawSegment {
     file_offset: U64,
 }
 
+/// Memory of the node that is registered with a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionInfo {
+    /// Its address.
+    pub address: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// What the device calls it.
+    pub key: u32,
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawRegion {
+    address: U64,
+    bytes: U64,
+    key: U32,
+    reserved: U32,
+}
+
+const _: () = assert!(size_of::<RawRegion>() == 24);
+
 /// Where pages of an object are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Resolved<'a> {
@@ -243,6 +268,8 @@ pub enum Reply<'a> {
     Stats(&'a Stats),
     /// A segment, whose descriptor comes over the link's descriptor channel.
     SegmentInfo(SegmentInfo),
+    /// Registered memory.
+    Region(RegionInfo),
     /// Said unasked.
     Notice(Notice<'a>),
 }
@@ -281,6 +308,7 @@ impl<'a> Reply<'a> {
             Reply::Data => ReplyOp::Data,
             Reply::Stats(_) => ReplyOp::Stats,
             Reply::SegmentInfo(_) => ReplyOp::SegmentInfo,
+            Reply::Region(_) => ReplyOp::Region,
             Reply::Notice(Notice::Freed { .. }) => ReplyOp::Freed,
             Reply::Notice(Notice::Failed) => ReplyOp::Failed,
             Reply::Notice(Notice::Reclaim { .. }) => ReplyOp::Reclaim,
@@ -320,6 +348,7 @@ impl<'a> Reply<'a> {
                 push(out, extents);
             }
             Reply::Stats(stats) => push(out, stats),
+            Reply::Region(ref info) => push(out, &RawRegion::from(info)),
             Reply::SegmentInfo(info) => push(out, &RawSegment::from(Some(info))),
             Reply::Notice(Notice::Freed { extents, slots }) => {
                 push(out, &U32::new(u32::try_from(slots.len()).expect("entries fit a head")));
@@ -362,6 +391,7 @@ impl<'a> Reply<'a> {
             ReplyOp::SegmentInfo => {
                 Reply::SegmentInfo(reader.take::<RawSegment>()?.info()?.ok_or(Malformed("no segment"))?)
             }
+            ReplyOp::Region => Reply::Region(reader.take::<RawRegion>()?.info()?),
             ReplyOp::Freed => {
                 let slots = reader.take::<U32>()?.get() as usize;
                 let extents = reader.take_slice(count)?;
@@ -413,6 +443,23 @@ impl From<Option<SegmentInfo>> for RawSegment {
     fn from(info: Option<SegmentInfo>) -> Self {
         let info = info.unwrap_or(SegmentInfo { segment: u32::MAX, pages: 0, file_offset: 0 });
         Self { segment: info.segment.into(), pages: info.pages.into(), file_offset: info.file_offset.into() }
+    }
+}
+
+impl From<&RegionInfo> for RawRegion {
+    fn from(info: &RegionInfo) -> Self {
+        Self { address: info.address.into(), bytes: info.bytes.into(), key: info.key.into(), reserved: 0.into() }
+    }
+}
+
+impl RawRegion {
+    /// Its end is an address too.
+    fn info(&self) -> Result<RegionInfo, Malformed> {
+        let Self { address, bytes, key, reserved } = *self;
+        if address.get().checked_add(bytes.get()).is_none() || reserved.get() != 0 {
+            return Err(Malformed("a region that makes no sense"));
+        }
+        Ok(RegionInfo { address: address.get(), bytes: bytes.get(), key: key.get() })
     }
 }
 

@@ -14,6 +14,8 @@ pub const MAX_LEASE_SLOTS: u32 = 4096;
 
 /// [`Hello::features`]: the client is on the node's host, over a link that passes descriptors, and wants segments to map.
 pub const FEATURE_LOCAL: u16 = 1;
+/// [`Hello::features`]: the client reaches memory that is registered with a device, over a link that can, and wants to do so.
+pub const FEATURE_REGISTERED: u16 = 2;
 
 /// What is asked. The numbers stand on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,14 +56,16 @@ pub enum RequestOp {
     Segment = 16,
     /// Ends the session.
     Bye = 17,
+    /// Asks for the key of registered memory.
+    Region = 18,
 }
 
 impl RequestOp {
     fn from_wire(number: u16) -> Option<Self> {
         use RequestOp::*;
-        const ALL: [RequestOp; 17] = [
+        const ALL: [RequestOp; 18] = [
             Hello, Lease, Mapped, Commit, Hold, Release, Resolve, Read, Write, Grant, Redeem, Revoke, Return, Renew,
-            Stat, Segment, Bye,
+            Stat, Segment, Bye, Region,
         ];
         ALL.get(usize::from(number).checked_sub(1)?).copied()
     }
@@ -70,7 +74,7 @@ impl RequestOp {
     /// may be asked at any time; their sequence only tells answers apart.
     pub fn is_sequenced(self) -> bool {
         use RequestOp::*;
-        !matches!(self, Hello | Resolve | Read | Renew | Stat | Segment | Bye)
+        !matches!(self, Hello | Resolve | Read | Renew | Stat | Segment | Bye | Region)
     }
 
     /// Whether an answer comes in the good case. The others are answered by a notice if they fail.
@@ -116,7 +120,7 @@ const _: () = assert!(size_of::<RawHead>() == 24);
 /// Opens a session, or takes one up again after its link broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello<'a> {
-    /// [`FEATURE_LOCAL`] and others to come.
+    /// [`FEATURE_LOCAL`] or [`FEATURE_REGISTERED`], or none.
     pub features: u16,
     /// How many pages the session would like to be allowed; 0 for what the node gives by default.
     pub quota_pages: u32,
@@ -325,6 +329,13 @@ pub enum Request<'a> {
     Renew,
     /// Asks for figures.
     Stat,
+    /// Asks where a segment of the tenant is registered.
+    Region {
+        /// The segment; `None` for the board, which says what is published in each slot.
+        segment: Option<u32>,
+        /// For writing, which is for the segment's own session alone.
+        write: bool,
+    },
     /// Asks for a segment of the tenant, to read.
     Segment {
         /// The segment.
@@ -354,6 +365,7 @@ impl<'a> Request<'a> {
             Request::Renew => RequestOp::Renew,
             Request::Stat => RequestOp::Stat,
             Request::Segment { .. } => RequestOp::Segment,
+            Request::Region { .. } => RequestOp::Region,
             Request::Bye => RequestOp::Bye,
         }
     }
@@ -383,6 +395,10 @@ impl<'a> Request<'a> {
             Request::Hello(ref hello) => encode_hello(hello, out),
             Request::Lease { pages, slots, wait_ms } => {
                 push(out, &RawLease { pages: pages.into(), slots: slots.into(), wait_ms: wait_ms.into() });
+            }
+            Request::Region { segment, write } => {
+                push(out, &U32::new(segment.unwrap_or(u32::MAX)));
+                push(out, &U32::new(u32::from(write)));
             }
             Request::Mapped { segment } | Request::Segment { segment } => push(out, &U32::new(segment)),
             Request::Commit(Commit { id, base, size, patches }) => {
@@ -434,6 +450,14 @@ impl<'a> Request<'a> {
                 Request::Lease { pages: lease.pages.get(), slots: lease.slots.get(), wait_ms: lease.wait_ms.get() }
             }
             RequestOp::Mapped => Request::Mapped { segment: reader.take::<U32>()?.get() },
+            RequestOp::Region => {
+                let segment = reader.take::<U32>()?.get();
+                let segment = (segment != u32::MAX).then_some(segment);
+                match reader.take::<U32>()?.get() {
+                    write @ 0..=1 => Request::Region { segment, write: write == 1 },
+                    _ => return Err(Malformed("neither for reading nor for writing")),
+                }
+            }
             RequestOp::Segment => Request::Segment { segment: reader.take::<U32>()?.get() },
             RequestOp::Commit => {
                 let RawMake { id, base, size } = *reader.take()?;

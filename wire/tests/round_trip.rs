@@ -81,6 +81,8 @@ proptest! {
             Request::Renew,
             Request::Stat,
             Request::Segment { segment: b },
+            Request::Region { segment: Some(b & 0xffff), write: a & 1 == 0 },
+            Request::Region { segment: None, write: false },
             Request::Bye,
         ] {
             check_request(request, sequence, acknowledged);
@@ -111,6 +113,7 @@ proptest! {
             Reply::Data,
             Reply::Stats(&stats),
             Reply::SegmentInfo(info),
+            Reply::Region(RegionInfo { address: size >> 1, bytes: u64::from(a), key: b }),
             Reply::Notice(Notice::Freed { extents: &extents, slots: &slots }),
             Reply::Notice(Notice::Failed),
             Reply::Notice(Notice::Reclaim { pages: a }),

@@ -43,6 +43,8 @@ const READS: u8 = 16;
 const BATCH: usize = 32;
 /// Pieces of a message that are put into a slot at a time.
 const GATHERED_PIECES: usize = 32;
+/// How long a device may take to give back what was posted to a queue pair in error.
+const FLUSH: Duration = Duration::from_millis(20);
 /// How long what was sent may still be on its way when both halves are gone.
 const LINGER: Duration = Duration::from_secs(5);
 /// As long as that whoever drops the last half sees to it; then a thread does.
@@ -438,9 +440,21 @@ impl Channel {
         state.sender.wake();
     }
 
-    /// Fences the peer: its requests are refused from now on.
+    /// Fences the peer: its requests are refused from now on. What was on its way ends.
     pub(super) fn fail(&self) {
-        self.with(|state| self.end(state, End::Closed));
+        let started = Instant::now();
+        self.with(|state| {
+            self.end(state, End::Closed);
+            let _ = self.pair.fail();
+        });
+        // The device gives everything back at once, in its own thread if it is software.
+        while !self.with(|state| {
+            self.pump(state);
+            state.flights.is_empty()
+        }) && started.elapsed() < FLUSH
+        {
+            std::thread::yield_now();
+        }
     }
 
     // The control channel.

@@ -30,7 +30,7 @@ mod slots;
 pub(crate) use acceptor::Acceptor;
 pub use dmrpc_rdma_sys::{Access, MemoryRegion};
 pub use heap::{Block, Heap};
-pub use one_sided::{Ending, OneSided, RemoteRun, Step};
+pub use one_sided::{Ending, OneSided, Registrar, RemoteRun, Step};
 
 use crate::link::{Interest, Link, LinkError};
 use crate::options::LinkOptions;

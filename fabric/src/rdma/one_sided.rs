@@ -4,7 +4,7 @@ use super::channel::{Channel, Handle};
 use super::heap::{Block, Heap};
 use crate::link::LinkError;
 use dmrpc_rdma_sys::raw::*;
-use dmrpc_rdma_sys::{Access, MemoryRegion};
+use dmrpc_rdma_sys::{Access, MemoryRegion, ProtectionDomain};
 use parking_lot::Mutex;
 use std::any::Any;
 use std::sync::Arc;
@@ -118,6 +118,32 @@ pub struct OneSided {
     typical_ns: Arc<AtomicU64>,
 }
 
+/// Registers memory in a domain. It does not keep the link that it came from.
+#[derive(Clone)]
+pub struct Registrar(ProtectionDomain);
+
+impl Registrar {
+    /// Registers memory for all peers whose links are in the domain.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Io`], with what is missing.
+    ///
+    /// # Safety
+    ///
+    /// As [`MemoryRegion::new`].
+    pub unsafe fn register(
+        &self,
+        start: *mut u8,
+        len: usize,
+        access: Access,
+        owner: Arc<dyn Any + Send + Sync>,
+    ) -> Result<MemoryRegion, LinkError> {
+        // SAFETY: the caller's promise.
+        Ok(unsafe { MemoryRegion::new(&self.0, start, len, access, owner)? })
+    }
+}
+
 /// An operation that somebody waits for.
 pub struct Ending {
     one_sided: OneSided,
@@ -151,24 +177,9 @@ impl OneSided {
         self.domain
     }
 
-    /// Registers memory for the peer, and all others whose links are in the same domain.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError::Io`], with what is missing.
-    ///
-    /// # Safety
-    ///
-    /// As [`MemoryRegion::new`].
-    pub unsafe fn register(
-        &self,
-        start: *mut u8,
-        len: usize,
-        access: Access,
-        owner: Arc<dyn Any + Send + Sync>,
-    ) -> Result<MemoryRegion, LinkError> {
-        // SAFETY: the caller's promise.
-        Ok(unsafe { MemoryRegion::new(self.channel().domain(), start, len, access, owner)? })
+    /// What registers memory for the peer, and for all others whose links are in the same domain.
+    pub fn registrar(&self) -> Registrar {
+        Registrar(self.channel().domain().clone())
     }
 
     /// Registered memory to read into and write from; shared by all links that this process connects over the same device.

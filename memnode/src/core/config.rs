@@ -32,6 +32,8 @@ pub struct CoreConfig {
     pub max_tree_nodes: usize,
     /// The largest object, in bytes.
     pub max_object_bytes: u64,
+    /// Whether there is a board, on which clients that read pages by themselves see what is published.
+    pub has_board: bool,
 }
 
 impl CoreConfig {
@@ -51,6 +53,7 @@ impl CoreConfig {
             max_grants: 1 << 16,
             max_tree_nodes: 1 << 24,
             max_object_bytes: u64::from(pool_pages) << page_size.shift(),
+            has_board: false,
         }
     }
 }

@@ -16,7 +16,9 @@ use super::snapshot::Snapshots;
 use super::transfers::Transfers;
 use super::waiting::{Wait, Waiter, Waiters};
 use dmrpc_pages::Buddy;
-use dmrpc_wire::{FEATURE_LOCAL, Hello, Notice, RawExtent, Reply, RequestHead, Stats, Status, Welcome};
+use dmrpc_wire::{
+    FEATURE_LOCAL, FEATURE_REGISTERED, Hello, Notice, RawExtent, Reply, RequestHead, Stats, Status, Welcome,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// Units of sweeping in one [`Core::settle`]: a tree node, or 2^14 pages of one. Some tenth of a millisecond.
@@ -85,6 +87,10 @@ pub struct Core {
     pub(super) transfers: Transfers,
     pub(super) memory: MemoryQueue,
     pub(super) waiters: Waiters,
+    /// Whose memory is being registered, by ticket.
+    pub(super) registrations: BTreeMap<u64, (SessionKey, RequestHead)>,
+    /// What is to be entered on the board or taken off: before anything is swept.
+    pub(super) posts: Vec<(u32, u32)>,
     /// Sessions that something freed is to be told to.
     to_be_told: VecDeque<SessionKey>,
     /// Sessions in their grace period, by its end.
@@ -109,6 +115,8 @@ impl Core {
             transfers: Transfers::default(),
             memory: MemoryQueue::default(),
             waiters: Waiters::default(),
+            registrations: BTreeMap::new(),
+            posts: Vec::new(),
             to_be_told: VecDeque::new(),
             in_grace: BTreeSet::new(),
             making: BTreeMap::new(),
@@ -126,8 +134,8 @@ impl Core {
     pub fn step(&mut self, now: Now, event: Event<'_>, out: &mut Actions) {
         self.now = self.now.max(now);
         match event {
-            Event::Hello { link, hello, sequence, local, entropy } => {
-                self.hello(link, &hello, sequence, local, &entropy, out);
+            Event::Hello { link, hello, sequence, local, reaches, entropy } => {
+                self.hello(link, &hello, sequence, (local, reaches), &entropy, out);
             }
             Event::Request { link, head, request, body_len } => {
                 let body = (body_len > 0).then_some((link, body_len));
@@ -157,9 +165,11 @@ impl Core {
             Event::Disconnected { link } => self.disconnected(link, out),
             Event::SegmentMade { segment, file_offset } => self.segment_made(segment, file_offset, out),
             Event::SegmentFailed { segment } => self.segment_failed(segment, out),
+            Event::Registered { ticket, region } => self.registered(ticket, region, out),
             Event::Tick => self.tick(out),
         }
         self.run_ready(out);
+        self.post(out);
     }
 
     /// Sends what was gathered and sweeps up behind dropped objects. To be called after each batch of events, and again
@@ -170,6 +180,12 @@ impl Core {
         self.serve_memory(out);
         self.run_ready(out);
         self.tell_freed(out);
+        self.post(out);
+    }
+
+    /// Tells the driver what changes on the board. Pages of what was dropped are swept up later.
+    fn post(&mut self, out: &mut Actions) {
+        out.list.extend(self.posts.drain(..).map(|(slot, generation)| Action::Post { slot, generation }));
     }
 
     /// Whether [`Core::settle`] has nothing left to do.
@@ -228,7 +244,7 @@ impl Core {
         link: LinkId,
         hello: &Hello<'_>,
         sequence: u64,
-        local: bool,
+        (local, reaches): (bool, Option<u32>),
         entropy: &[u8; 24],
         out: &mut Actions,
     ) {
@@ -263,6 +279,7 @@ impl Core {
             resume_key: key.try_into().expect("sixteen bytes"),
             tenant,
             local: local && hello.features & FEATURE_LOCAL != 0,
+            registered: reaches == Some(tenant) && hello.features & FEATURE_REGISTERED != 0,
             link: Some(link),
             successor: None,
             lease_until,
@@ -309,7 +326,7 @@ impl Core {
         let key = self.sessions.find(hello.resume_session).filter(|&key| {
             let session = self.sessions.get(key);
             session.is_live()
-                && !session.local
+                && !session.is_bound()
                 && session.tenant == tenant
                 && session.epoch == hello.resume_epoch
                 && session.resume_key == hello.resume_key
@@ -402,7 +419,7 @@ impl Core {
                 debug_assert!(session.successor.is_some_and(|(successor, _)| successor == link));
                 session.successor = None;
             }
-            Some(LinkState::Open(key)) if self.sessions.get(key).local => self.end_session(key, Ending::Gone, out),
+            Some(LinkState::Open(key)) if self.sessions.get(key).is_bound() => self.end_session(key, Ending::Gone, out),
             Some(LinkState::Open(key)) => {
                 self.sessions.get_mut(key).link = None;
                 self.link_lost(key, link);
@@ -658,6 +675,9 @@ impl Core {
         self.counters.frees += 1;
         self.counters.logical_pages -= u64::from(self.snapshots.pages(&object.root));
         self.snapshots.release(object.root);
+        if self.config.has_board {
+            self.posts.push((slot, 0));
+        }
         match fate {
             Fate::Returned(owner, lease) => {
                 if self.sessions.get_mut(owner).add_freed_slot(lease) {

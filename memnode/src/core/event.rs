@@ -1,7 +1,7 @@
 //! What goes into the core and what comes out of it.
 
 use dmrpc_pages::Extent;
-use dmrpc_wire::{Hello, Request, RequestHead};
+use dmrpc_wire::{Hello, RegionInfo, Request, RequestHead};
 use std::ops::Range;
 
 /// Milliseconds since the node started. The core has no clock of its own.
@@ -37,6 +37,8 @@ pub enum Event<'a> {
         sequence: u64,
         /// Whether the client is on this host.
         local: bool,
+        /// The tenant whose registered memory it can reach over this link.
+        reaches: Option<u32>,
         /// Random bytes for the session's secrets.
         entropy: [u8; 24],
     },
@@ -86,6 +88,13 @@ pub enum Event<'a> {
     SegmentFailed {
         /// The segment.
         segment: u32,
+    },
+    /// Memory that was to be registered is, or can't be.
+    Registered {
+        /// What was asked.
+        ticket: Ticket,
+        /// Where it is.
+        region: Option<RegionInfo>,
     },
     /// Time went by. Wanted at least ten times a second.
     Tick,
@@ -157,6 +166,25 @@ pub enum Action {
         link: LinkId,
         /// Which.
         segment: u32,
+    },
+    /// Register memory for the client of this link, then say [`Event::Registered`]. What is registered for writing is the
+    /// link's: it ends before [`Event::Disconnected`] is said.
+    Register {
+        /// For whom.
+        link: LinkId,
+        /// What to say when done.
+        ticket: Ticket,
+        /// The segment; `None` for the board.
+        segment: Option<u32>,
+        /// Whether to write, else to read.
+        write: bool,
+    },
+    /// Enter an object on the board, or take it off.
+    Post {
+        /// The slot.
+        slot: u32,
+        /// The generation that is published there; 0 for none.
+        generation: u32,
     },
     /// Let nobody map the segment writable any more.
     SealSegment {

@@ -115,7 +115,7 @@ impl Core {
             self.slots_leased(lease, None, out);
             return Ok(());
         }
-        if !session.local {
+        if !session.is_bound() {
             return Err(Status::Denied);
         }
         let pages = self.rounded(pages).ok_or(Status::QuotaExceeded)?;
@@ -153,20 +153,22 @@ impl Core {
 
     /// The segment of a lease is there.
     pub(super) fn leased(&mut self, lease: PendingLease, index: u32, out: &mut Actions) {
-        let link = self.sessions.live_mut(lease.session).and_then(|session| session.link);
-        let Some(link) = link else {
+        let session = self.sessions.live_mut(lease.session);
+        let Some((link, local)) = session.and_then(|session| Some((session.link?, session.local))) else {
             // It ended while the segment was made.
             self.drop_if_over(index, out);
             return;
         };
-        self.segments.get_mut(index).expect("it was just made").writer = Some(link);
-        out.list.push(Action::PassSegment { link, segment: index });
+        if local {
+            self.segments.get_mut(index).expect("it was just made").writer = Some(link);
+            out.list.push(Action::PassSegment { link, segment: index });
+        }
         self.slots_leased(lease, Some(index), out);
     }
 
     fn slots_leased(&mut self, lease: PendingLease, segment: Option<u32>, out: &mut Actions) {
         let session = self.sessions.get_mut(lease.session);
-        let returns = session.local;
+        let returns = session.is_bound();
         // Slots are fewer than were asked for only when four billion are in use.
         let slots: Vec<SlotLease> = (0..lease.slots).map_while(|_| self.slots.lease(lease.session, returns)).collect();
         session.owned_slots -= lease.slots as usize - slots.len();

@@ -5,7 +5,7 @@
 //! 3. A request whose object may be about to come waits; sequenced ones of the session that come after it wait behind it.
 
 use super::core::{Core, discard};
-use super::event::{Action, Actions, LinkId};
+use super::event::{Access, Action, Actions, LinkId, Ticket};
 use super::segments::Stage;
 use super::sessions::{Aside, Blocked, SessionKey};
 use super::slots::Lookup;
@@ -13,7 +13,7 @@ use super::snapshot::Root;
 use super::waiting::{Asker, COMMIT_WAIT_MS, MAX_ASKERS_PER_SESSION, WRITE_WAIT_MS, Wait, Waiter};
 use dmrpc_pages::Extent;
 use dmrpc_wire::{
-    Commit, Grant, Notice, ObjectId, Patch, RawExtent, ReleaseEntry, Reply, Request, RequestHead, Resolved,
+    Commit, Grant, Notice, ObjectId, Patch, RawExtent, RegionInfo, ReleaseEntry, Reply, Request, RequestHead, Resolved,
     SegmentInfo, SlotLease, Status,
 };
 use std::collections::btree_map;
@@ -23,6 +23,9 @@ const MAX_RESOLVED_EXTENTS: usize = 4096;
 
 /// The longest life of a grant, in milliseconds: thirty days.
 const MAX_GRANT_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// The most regions that are being registered at the same time.
+const MAX_REGISTRATIONS: usize = 1 << 14;
 
 /// Why a request is not done.
 #[derive(Clone, Copy, Debug)]
@@ -237,6 +240,7 @@ impl Core {
             Request::Resolve { id, first_page, pages } => self.resolve(key, head, &id, first_page, pages, out),
             Request::Read { id, offset, length } => self.read(key, head, link, &id, (offset, length), out),
             Request::Segment { segment } => self.segment(key, head, link, segment, out),
+            Request::Region { segment, write } => self.region(key, head, link, segment, write, out),
             Request::Stat => {
                 let stats = self.stats();
                 self.reply(key, head, Status::Ok, &Reply::Stats(&stats), out);
@@ -345,6 +349,9 @@ impl Core {
         let root = snapshots.build(base, pages, patches, |extent| segments.cover(extent))?;
         let session = self.sessions.get_mut(key);
         self.slots.make(id, session.tenant, size, root);
+        if self.config.has_board {
+            self.posts.push((id.slot(), id.generation()));
+        }
         let before = session.holds.insert(id.slot(), 1);
         debug_assert!(before.is_none(), "the slot was empty");
         self.counters.holds += 1;
@@ -576,6 +583,56 @@ impl Core {
         out.list.push(Action::PassSegment { link, segment: index });
         self.reply(key, head, Status::Ok, &Reply::SegmentInfo(info), out);
         Ok(())
+    }
+}
+
+impl Core {
+    /// Has memory registered for a client that reaches it by itself.
+    fn region(
+        &mut self,
+        key: SessionKey,
+        head: RequestHead,
+        link: LinkId,
+        index: Option<u32>,
+        write: bool,
+        out: &mut Actions,
+    ) -> Result<(), Stop> {
+        let session = self.sessions.get(key);
+        if !session.registered || (index.is_none() && (write || !self.config.has_board)) {
+            return Err(Status::Denied.into());
+        }
+        if let Some(index) = index {
+            let tenant = session.tenant;
+            let segment = self.segments.get_mut(index).filter(|s| s.tenant == tenant).ok_or(Status::NotFound)?;
+            if write {
+                if segment.owner != Some(key) || segment.access != Access::Client || segment.stage == Stage::Making {
+                    return Err(Status::Denied.into());
+                }
+                // From here on its pages are nobody else's before the link is known to be gone.
+                segment.writer = Some(link);
+            } else if segment.stage != Stage::Sealed {
+                return Err(Stop::Wait(Wait::Segment(index)));
+            }
+        }
+        if self.registrations.len() >= MAX_REGISTRATIONS {
+            return Err(Status::TooManyReferences.into());
+        }
+        let ticket = self.transfers.ticket();
+        self.registrations.insert(ticket.0, (key, head));
+        out.list.push(Action::Register { link, ticket, segment: index, write });
+        Ok(())
+    }
+
+    /// Memory was registered, or can't be.
+    pub(super) fn registered(&mut self, ticket: Ticket, region: Option<RegionInfo>, out: &mut Actions) {
+        let Some((key, head)) = self.registrations.remove(&ticket.0) else { return };
+        if self.sessions.live_mut(key).is_none() {
+            return;
+        }
+        match region {
+            Some(region) => self.reply(key, head, Status::Ok, &Reply::Region(region), out),
+            None => self.fail(key, head, Status::OutOfMemory, out),
+        }
     }
 }
 

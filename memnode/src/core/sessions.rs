@@ -50,6 +50,8 @@ pub(crate) struct Session {
     pub(crate) resume_key: [u8; 16],
     pub(crate) tenant: u32,
     pub(crate) local: bool,
+    /// Whether the client reaches registered memory by itself.
+    pub(crate) registered: bool,
     pub(crate) link: Option<LinkId>,
     /// A link that wants to take the session up, as soon as the one before it is gone.
     pub(crate) successor: Option<(LinkId, u64)>,
@@ -95,16 +97,21 @@ impl Session {
         self.grace_until.is_none()
     }
 
+    /// Whether it ends with its link. Then it has an arena, of which notices tell what came free.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.local || self.registered
+    }
+
     /// Remembers that the answer to `sequence` is being made.
     pub(crate) fn expect_answer(&mut self, sequence: u64) {
-        if !self.local {
+        if !self.is_bound() {
             self.answers.insert(sequence, None);
         }
     }
 
-    /// Remembers an answer for when it is asked for again. A client on this host never asks: its link is its life.
+    /// Remembers an answer for when it is asked for again. A client that ends with its link never asks.
     pub(crate) fn remember_answer(&mut self, sequence: u64, head: &[u8]) {
-        if !self.local {
+        if !self.is_bound() {
             self.answers.insert(sequence, Some(head.to_vec()));
             self.answer_bytes += head.len();
         }

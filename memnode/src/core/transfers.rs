@@ -53,8 +53,14 @@ pub(crate) struct Transfers {
 
 impl Transfers {
     fn insert(&mut self, transfer: Transfer) -> Ticket {
+        let ticket = self.ticket();
+        self.table.insert(ticket.0, transfer);
+        ticket
+    }
+
+    /// One that was never given before.
+    pub(crate) fn ticket(&mut self) -> Ticket {
         self.last += 1;
-        self.table.insert(self.last, transfer);
         Ticket(self.last)
     }
 

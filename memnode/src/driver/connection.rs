@@ -10,6 +10,7 @@
 use super::event_loop::TURN_BYTES;
 use crate::core::{LinkId, Now};
 use dmrpc_fabric::link::{Body, Incoming, Interest, Link, LinkError, Peer, Receiver, Sender, Target, TrySendError};
+use dmrpc_fabric::rdma::OneSided;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use std::collections::VecDeque;
 use std::io;
@@ -123,6 +124,16 @@ impl Connection {
     /// Whether the client is on this host, and can map what it is passed.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self.peer, Peer::InProcess | Peer::Local { .. })
+    }
+
+    /// How its memory is reached, and ours from there, where the transport can.
+    pub(crate) fn one_sided(&self) -> Option<OneSided> {
+        self.receiver.one_sided()
+    }
+
+    /// The domain of registered memory that the client reaches: its tenant's.
+    pub(crate) fn domain(&self) -> Option<u32> {
+        self.one_sided()?.domain()?.try_into().ok()
     }
 
     /// Whether the client may read pages until it closes its end.

@@ -15,17 +15,20 @@
 //!    would not do.
 #![forbid(unsafe_code)]
 
+use super::board::Board;
 use super::config::NodeConfig;
 use super::connection::{Connection, Cut, Reading, SENDING_HALF, Stage};
 use super::inbox::{Inbox, News};
 use super::maker::Maker;
+use super::registry::{self, Registration, Registry};
 use super::segment::Segment;
 use super::transfer::{Landing, Sending};
 use crate::core::{Action, Actions, Core, Event, LinkId, Now, Region, Ticket};
 use dmrpc_fabric::link::{Body, Incoming, Link, LinkError, Target};
 use dmrpc_fabric::listen::Listener;
+use dmrpc_fabric::rdma::MemoryRegion;
 use dmrpc_pages::{Extent, PageSize};
-use dmrpc_wire::{FEATURE_LOCAL, Notice, Reply, Request, Status};
+use dmrpc_wire::{FEATURE_LOCAL, Notice, RegionInfo, Reply, Request, Status};
 use rustix::event::epoll;
 use rustix::time::Timespec;
 use slab::Slab;
@@ -68,6 +71,9 @@ pub(super) struct EventLoop {
     actions: Actions,
     segments: HashMap<u32, Arc<Segment>>,
     maker: Maker,
+    /// `None` if nobody reads pages by itself.
+    board: Option<Arc<Board>>,
+    registry: Registry,
     inbox: Arc<Inbox>,
     /// Links to be read from, in the order of their turns.
     ready: VecDeque<LinkId>,
@@ -104,6 +110,7 @@ struct Terms {
 enum Told {
     Made { segment: u32, file_offset: u64 },
     Disconnected(LinkId),
+    Registered { ticket: Ticket, region: Option<RegionInfo> },
 }
 
 impl EventLoop {
@@ -114,6 +121,7 @@ impl EventLoop {
         maker: Maker,
         inbox: Arc<Inbox>,
     ) -> io::Result<Self> {
+        let board = core.config().has_board.then(|| Arc::new(Board::new()));
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (listener, index) in listeners.iter().zip(0u64..) {
             // Level-triggered: whoever was not accepted in this turn is in the next.
@@ -136,6 +144,8 @@ impl EventLoop {
             actions: Actions::default(),
             segments: HashMap::new(),
             maker,
+            board,
+            registry: Registry::default(),
             inbox,
             ready: VecDeque::new(),
             dirty: Vec::new(),
@@ -355,6 +365,8 @@ impl EventLoop {
                 self.step(Event::SegmentFailed { segment });
             }
             News::Sent { link, ticket } => self.finish(link, Event::Sent { ticket }),
+            News::Registered { registration, outcome } => self.registered(&registration, outcome),
+            News::Deregistered { link } => self.finish_one(link),
             News::Aborted { link, ticket } => self.finish(link, Event::Received { ticket, whole: false }),
             News::Stats(asker) => {
                 // Whoever asked may have stopped waiting.
@@ -367,6 +379,11 @@ impl EventLoop {
     /// A transfer has ended.
     fn finish(&mut self, link: LinkId, end: Event<'_>) {
         self.step(end);
+        self.finish_one(link);
+    }
+
+    /// One thing less is to be waited for before a link is gone.
+    fn finish_one(&mut self, link: LinkId) {
         if let Some(connection) = find(&mut self.connections, link) {
             connection.transfers -= 1;
         } else if let Some(left) = self.ghosts.get_mut(&link) {
@@ -402,6 +419,7 @@ impl EventLoop {
             let event = match self.told.pop_front() {
                 Some(Told::Made { segment, file_offset }) => Event::SegmentMade { segment, file_offset },
                 Some(Told::Disconnected(link)) => Event::Disconnected { link },
+                Some(Told::Registered { ticket, region }) => Event::Registered { ticket, region },
                 None => return,
             };
             self.core.step(self.now, event, &mut self.actions);
@@ -446,10 +464,64 @@ impl EventLoop {
             }
             Action::DropSegment { segment } => {
                 let dropped = self.segments.remove(&segment).expect("the core drops a segment once");
-                self.maker.give_back(dropped);
+                self.maker.give_back(dropped, self.registry.take_segment(segment));
+            }
+            Action::Register { link, ticket, segment, write } => self.register(link, ticket, segment, write),
+            Action::Post { slot, generation } => {
+                if let Some(board) = &self.board {
+                    board.post(slot, generation);
+                }
             }
             Action::Close { link } => self.close(link),
         }
+    }
+
+    /// Has memory registered for a client, unless it is already.
+    fn register(&mut self, link: LinkId, ticket: Ticket, segment: Option<u32>, write: bool) {
+        let connection = find(&mut self.connections, link);
+        let reach = connection.and_then(|connection| {
+            let one_sided = connection.one_sided()?;
+            Some((connection, one_sided.domain()?, one_sided.registrar()))
+        });
+        let Some((connection, domain, registrar)) = reach else {
+            return self.told.push_back(Told::Registered { ticket, region: None });
+        };
+        if !write && let Some(region) = self.registry.find(segment, domain) {
+            return self.told.push_back(Told::Registered { ticket, region: Some(region) });
+        }
+        let (whom, how) = ((link, ticket), (domain, registrar));
+        let registration = match (segment, &self.board) {
+            (Some(number), _) => {
+                let memory =
+                    self.segments.get(&number).expect("the core names segments that were made and not dropped");
+                Registration::of_segment(whom, (number, memory), write, how)
+            }
+            (None, Some(board)) => Registration::of_board(whom, board, how),
+            (None, None) => unreachable!("the core knows whether there is a board"),
+        };
+        connection.transfers += 1;
+        self.maker.register(registration);
+    }
+
+    /// Memory was registered, or could not be.
+    fn registered(&mut self, registration: &Registration, outcome: Result<MemoryRegion, LinkError>) {
+        let link = registration.link;
+        let region = match outcome {
+            Ok(region) => {
+                let is_there = registration.segment.is_none_or(|segment| self.segments.contains_key(&segment));
+                let is_wanted = !registration.write || find(&mut self.connections, link).is_some();
+                (is_there && is_wanted).then(|| {
+                    let info = registry::info(&region);
+                    self.registry.keep(registration, region);
+                    info
+                })
+            }
+            Err(error) => {
+                tracing::error!(link = link.0, segment = registration.segment, "memory can't be registered: {error}");
+                None
+            }
+        };
+        self.finish(link, Event::Registered { ticket: registration.ticket, region });
     }
 
     fn segment(&self, segment: u32) -> &Arc<Segment> {
@@ -569,6 +641,15 @@ impl EventLoop {
         let mut connection = self.connections.remove(index);
         connection.unwatch(&self.epoll);
         connection.hang_up(&self.epoll);
+        if let Some(one_sided) = connection.one_sided() {
+            // Nothing that it still asks of the device is done any more.
+            one_sided.fence();
+        }
+        let regions = self.registry.take_link(link);
+        if !regions.is_empty() {
+            connection.transfers += 1;
+            self.maker.deregister(link, regions);
+        }
         let transfers = connection.transfers;
         // What it had in flight ends here, and says so in the inbox.
         drop(connection);
@@ -614,6 +695,7 @@ impl EventLoop {
             return false;
         }
         let (stage, local) = (connection.stage, connection.is_local());
+        let reaches = connection.domain();
         match connection.recv() {
             Ok(Incoming::Empty) => false,
             Ok(Incoming::Body(target)) => {
@@ -637,7 +719,7 @@ impl EventLoop {
                 let event = match Request::decode(head) {
                     Ok((head, Request::Hello(hello))) if body_len == 0 => {
                         maps = local && hello.features & FEATURE_LOCAL != 0;
-                        Event::Hello { link, hello, sequence: head.sequence, local, entropy: entropy() }
+                        Event::Hello { link, hello, sequence: head.sequence, local, reaches, entropy: entropy() }
                     }
                     Ok((_, Request::Hello(_))) => Event::Malformed { link, body_len },
                     Ok((head, request)) => Event::Request { link, head, request, body_len },

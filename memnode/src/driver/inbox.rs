@@ -4,8 +4,11 @@
 //! 2. The loop is woken at most once a sleep.
 #![forbid(unsafe_code)]
 
+use super::registry::Registration;
 use super::segment::Segment;
 use crate::core::{LinkId, Ticket};
+use dmrpc_fabric::link::LinkError;
+use dmrpc_fabric::rdma::MemoryRegion;
 use dmrpc_wire::Stats;
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
@@ -28,6 +31,18 @@ pub(crate) enum News {
         link: LinkId,
         /// The read.
         ticket: Ticket,
+    },
+    /// The segment maker has registered memory, or could not.
+    Registered {
+        /// What was asked of it.
+        registration: Registration,
+        /// What became of it.
+        outcome: Result<MemoryRegion, LinkError>,
+    },
+    /// Nothing is registered for a link any more.
+    Deregistered {
+        /// Which.
+        link: LinkId,
     },
     /// The body of a write will not come to its end.
     Aborted {

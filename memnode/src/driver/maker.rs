@@ -9,8 +9,10 @@
 use super::AbortOnPanic;
 use super::backing::Backing;
 use super::inbox::{Inbox, News};
+use super::registry::Registration;
 use super::segment::Segment;
-use crate::core::Access;
+use crate::core::{Access, LinkId};
+use dmrpc_fabric::rdma::MemoryRegion;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io;
@@ -46,13 +48,23 @@ struct State {
     /// Segments given out or asked for, and not given back.
     used_bytes: u64,
     asked: VecDeque<Asked>,
-    returned: Vec<Arc<Segment>>,
+    returned: Vec<Returned>,
+    /// What is to be registered.
+    registrations: VecDeque<Registration>,
+    /// What is to be deregistered, and for which link.
+    deregistrations: Vec<(LinkId, Vec<MemoryRegion>)>,
     ready: Vec<Segment>,
     /// Size of the segment that is being made to be kept ready; 0 if none is.
     preparing_bytes: u64,
     /// Sizes asked for, the latest last.
     sizes: VecDeque<u64>,
     stopping: bool,
+}
+
+/// A segment that nobody uses any more, and what is still registered of it.
+struct Returned {
+    segment: Arc<Segment>,
+    regions: Vec<MemoryRegion>,
 }
 
 struct Asked {
@@ -83,6 +95,8 @@ impl Maker {
             used_bytes: 0,
             asked: VecDeque::new(),
             returned: Vec::new(),
+            registrations: VecDeque::new(),
+            deregistrations: Vec::new(),
             ready: Vec::new(),
             preparing_bytes: 0,
             sizes: VecDeque::from([expected_bytes]),
@@ -129,8 +143,20 @@ impl Maker {
     }
 
     /// Gives a segment back.
-    pub(crate) fn give_back(&self, segment: Arc<Segment>) {
-        self.shared.state.lock().returned.push(segment);
+    pub(crate) fn give_back(&self, segment: Arc<Segment>, regions: Vec<MemoryRegion>) {
+        self.shared.state.lock().returned.push(Returned { segment, regions });
+        self.shared.work.notify_one();
+    }
+
+    /// Registers memory: [`News::Registered`] later.
+    pub(crate) fn register(&self, registration: Registration) {
+        self.shared.state.lock().registrations.push_back(registration);
+        self.shared.work.notify_one();
+    }
+
+    /// Deregisters what was a link's: [`News::Deregistered`] later.
+    pub(crate) fn deregister(&self, link: LinkId, regions: Vec<MemoryRegion>) {
+        self.shared.state.lock().deregistrations.push((link, regions));
         self.shared.work.notify_one();
     }
 }
@@ -185,7 +211,9 @@ impl State {
 enum Work {
     Stop,
     /// Give the memory of a segment back that was given out.
-    Unmake(Arc<Segment>),
+    Unmake(Returned),
+    Register(Registration),
+    Deregister(LinkId, Vec<MemoryRegion>),
     /// Give the memory of a ready segment back.
     Spare(Segment),
     /// Give up the segment that is being made to be kept ready.
@@ -201,7 +229,16 @@ fn run(shared: &Shared, backing: Backing, inbox: &Inbox) {
     loop {
         match bench.next() {
             Work::Stop => return,
-            Work::Unmake(segment) => {
+            Work::Register(registration) => {
+                let outcome = registration.carry_out();
+                inbox.tell(News::Registered { registration, outcome });
+            }
+            Work::Deregister(link, regions) => {
+                drop(regions);
+                inbox.tell(News::Deregistered { link });
+            }
+            Work::Unmake(Returned { segment, regions }) => {
+                drop(regions);
                 let bytes = segment.bytes() as u64;
                 bench.backing.unmake(&segment);
                 drop(segment);
@@ -231,6 +268,12 @@ impl Bench<'_> {
         loop {
             if state.stopping {
                 return Work::Stop;
+            }
+            if let Some((link, regions)) = state.deregistrations.pop() {
+                return Work::Deregister(link, regions);
+            }
+            if let Some(registration) = state.registrations.pop_front() {
+                return Work::Register(registration);
             }
             // First what frees memory, then what takes some.
             if let Some(segment) = state.returned.pop() {

@@ -14,6 +14,8 @@
 //! | `segment.rs` | `Segment`: a descriptor and a mapping |
 //! | `maker.rs` | `Maker`: the thread that makes segments |
 //! | `backing.rs` | `Backing`: what segments are made of |
+//! | `registry.rs` | `Registry`: what is registered with a device, and for whom |
+//! | `board.rs` | `Board`: what is published in each slot |
 //! | `numa.rs` | `NumaNode`: where in the host |
 //!
 //! 1. The loop never blocks but in its one wait, and no client gets more than its budget in a turn.
@@ -22,6 +24,7 @@
 //! 3. The core hears of the end of a link only after all transfers of the link have ended.
 
 mod backing;
+mod board;
 mod config;
 mod connection;
 mod error;
@@ -30,6 +33,7 @@ mod inbox;
 mod maker;
 mod node;
 mod numa;
+mod registry;
 mod segment;
 mod transfer;
 

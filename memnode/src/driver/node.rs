@@ -65,7 +65,10 @@ impl Node {
             most: ByteSize(u64::from(u32::MAX) * page_bytes),
         })?;
         let id = NodeId(random_id());
+        let is_rdma = |address: &Address| matches!(address, Address::Rdma { .. });
+        config.link.rdma_domains.clone_from(&config.tenant_tokens);
         let core = Core::new(CoreConfig {
+            has_board: config.listen.iter().any(is_rdma),
             segment_granule_pages: (granule_bytes / page_bytes) as u32,
             tenant_tokens: std::mem::take(&mut config.tenant_tokens),
             quota_pages: quota_pages(&config, pool_pages),

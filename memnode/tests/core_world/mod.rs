@@ -214,6 +214,7 @@ impl World {
                 let memory = self.segments.remove(segment);
                 assert!(memory.is_some(), "dropped once");
             }
+            Action::Register { .. } | Action::Post { .. } => unreachable!("no client reaches registered memory"),
             Action::Close { link } => self.link(*link).closing = true,
         }
     }
@@ -274,7 +275,7 @@ impl World {
 
     fn hello(&mut self, link: LinkId, hello: Hello<'_>, sequence: u64, local: bool) {
         let entropy = self.random.bytes();
-        self.event(Event::Hello { link, hello, sequence, local, entropy });
+        self.event(Event::Hello { link, hello, sequence, local, reaches: None, entropy });
     }
 
     /// Finishes the body that is being received.

@@ -39,7 +39,7 @@ impl Player {
             .args(["--exact", name, "--ignored", "--nocapture"])
             .env(ROLE, role)
             .env(ARGUMENT, argument)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("this program can be started");
@@ -57,6 +57,13 @@ impl Player {
                 return told.to_owned();
             }
         }
+    }
+
+    /// Says something to it.
+    pub(crate) fn say(&mut self, line: &str) {
+        use std::io::Write;
+        let mut to = self.child.stdin.as_ref().expect("it is piped");
+        writeln!(to, "{line}").expect("it listens");
     }
 
     /// Stops it, or lets it go on.
