@@ -90,7 +90,7 @@ fn the_node_sleeps_while_it_is_read() {
     let after = node.stats().unwrap();
     let (wakeups, requests) =
         (after.wakeups.get() - before.wakeups.get(), after.requests.get() - before.requests.get());
-    println!("{READS} reads in {:?}: {wakeups} wake-ups, {requests} requests, {ticks} ticks", started.elapsed());
+    eprintln!("{READS} reads in {:?}: {wakeups} wake-ups, {requests} requests, {ticks} ticks", started.elapsed());
     assert_eq!(after.bytes_read, before.bytes_read);
     assert!(requests < READS / 20, "{requests} requests");
     assert!(wakeups < 2 * ticks + READS / 20, "{wakeups} wake-ups in {ticks} ticks");
@@ -104,7 +104,7 @@ fn pages_come_back_to_the_arena() {
     let (node, url) = node(NodeConfig::default());
     let store = without_cache(&url);
     // Three times the pool.
-    for round in 0..(3 * POOL_BYTES >> 22) {
+    for round in 0..((3 * POOL_BYTES) >> 22) {
         let bytes = pattern(4 << 20, round as u8);
         let object = block_on(store.put(&bytes)).unwrap();
         if round % 8 == 0 {
@@ -163,6 +163,7 @@ fn the_other_store() {
     play_on();
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn kind(error: StoreError) -> &'static str {
     match error {
         StoreError::LeaseExpired => "lease expired",
