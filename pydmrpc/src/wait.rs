@@ -32,6 +32,11 @@ impl Deadline {
         self.at
     }
 
+    /// Whether it is so near that an answer may be late for it.
+    pub(crate) fn is_short(self) -> bool {
+        self.after < Duration::from_millis(10)
+    }
+
     /// The exception for when it has passed.
     pub(crate) fn passed(self, py: Python<'_>) -> PyErr {
         let message = format!("nothing within {:?}; ask again, or with a longer timeout", self.after);

@@ -9,6 +9,9 @@ use crate::tasks::{Kind, ShapeKey, Stage, Task, Tasks};
 use crate::workers::{Role, Shapes, Workers};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// So many workers in a row that end before they are there, and what waits for one fails.
+const MAX_FAILED_STARTS: u32 = 4;
+
 /// What a hub has to give.
 #[derive(Clone, Debug)]
 pub struct HubOptions {
@@ -65,6 +68,8 @@ pub struct Hub<P> {
     pub(crate) debt: Resources,
     /// Which queue is served first.
     turn: u32,
+    /// Workers in a row that ended before they were there, by environment.
+    failed_starts: BTreeMap<u64, u32>,
     /// Something became ready to run, or room to run it.
     restless: bool,
     out: Vec<Action<P>>,
@@ -85,6 +90,7 @@ impl<P: Clone> Hub<P> {
             drivers: BTreeSet::new(),
             debt: Resources::default(),
             turn: 0,
+            failed_starts: BTreeMap::new(),
             restless: false,
             out: Vec::new(),
         }
@@ -108,7 +114,7 @@ impl<P: Clone> Hub<P> {
                 self.drivers.insert(client);
             }
             Event::WorkerUp { client, worker } => self.worker_up(client, worker),
-            Event::WorkerFailed { worker, why } => self.worker_down(worker, &why),
+            Event::WorkerFailed { worker, why } => self.worker_failed(worker, &why),
             Event::ClientDown { client, why } => self.client_down(client, &why),
             Event::Submit { client, task, want } => self.submit(client, task, want),
             Event::Create { client, actor } => self.create(client, actor),
@@ -202,7 +208,36 @@ impl<P: Clone> Hub<P> {
 
     // Clients.
 
+    fn worker_failed(&mut self, id: WorkerId, why: &str) {
+        let Some(environment) = self.workers.get(id).map(|worker| worker.environment) else { return };
+        self.worker_down(id, why);
+        let failed = self.failed_starts.entry(environment).or_default();
+        *failed += 1;
+        if *failed < MAX_FAILED_STARTS {
+            return;
+        }
+        // There is no worker to be had: what waits for one would wait for ever.
+        *failed = 0;
+        let why = format!("no worker for it could be started: {why}");
+        for key in self.shapes.keys() {
+            if self.shapes.get(key).environment == environment && self.shapes.get(key).leased.is_empty() {
+                for task in std::mem::take(&mut self.shapes.get_mut(key).ready) {
+                    self.fail(task, Failure::WorkerDied(why.clone()));
+                }
+            }
+        }
+        let makers: Vec<ActorId> = self.makers.iter().map(|&task| ActorId(task)).collect();
+        for actor in makers {
+            if self.actors.get(actor).is_some_and(|actor| actor.environment == environment) {
+                self.end_coming(actor, &why);
+            }
+        }
+    }
+
     fn worker_up(&mut self, client: ClientId, worker: WorkerId) {
+        if let Some(environment) = self.workers.get(worker).map(|worker| worker.environment) {
+            self.failed_starts.remove(&environment);
+        }
         if self.workers.up(worker, client) {
             self.workers.set_idle(worker);
         }

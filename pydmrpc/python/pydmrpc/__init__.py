@@ -26,6 +26,7 @@ from pydmrpc._arrays import empty
 from pydmrpc._core import ObjectRef, get, put, redeem
 from pydmrpc._edit import Edit
 from pydmrpc._node import Context, Memory, Sharing, init, is_initialized, memory, sharing, shutdown, stats
+from pydmrpc._runtime import hub_address
 
 __all__ = [
     "ActorHandle",
@@ -40,6 +41,7 @@ __all__ = [
     "exceptions",
     "get",
     "get_actor",
+    "hub_address",
     "init",
     "is_initialized",
     "kill",

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import re
+import socket
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -45,7 +49,8 @@ def init(
     Called by itself at the first use of the store, with no arguments; after `shutdown` it may be called again.
 
     Args:
-        address: ``"unix:///path"`` of a memory node on this host, ``"tcp://host:port"`` of one elsewhere; None starts one.
+        address: ``"unix:///path"`` of a memory node on this host, ``"tcp://host:port"`` of one elsewhere; ``"hub:///path"``, as
+            `hub_address` gives it, to share tasks, actors and results with another program; None starts all that is needed.
         pool: most memory that a node started here takes, in bytes or as ``"4GiB"``; a quarter of the host's by default.
         page_size: the unit of copy-on-write of a node started here, a power of two from 4 KiB to 2 MiB.
         token: the tenant's token, where the node asks for one.
@@ -79,8 +84,29 @@ def init(
         _runtime.options.update(
             num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, namespace=namespace, log_to_driver=log_to_driver
         )
+        if address is not None and address.startswith("hub://"):
+            _runtime.join(address.removeprefix("hub://"))
+            return Context(*_core.about())
+        _sweep()
         _core.start(address, pool, page_size, secret, name, quota, deadline, addresses)
     return Context(*_core.about())
+
+
+def _sweep() -> None:
+    """Removes the sockets of processes that were killed: whoever ends by itself has removed its own."""
+    directory = tempfile.gettempdir()
+    for name in os.listdir(directory):
+        found = re.fullmatch(r"dmrpc-(\d+)-.*\.sock", name)
+        if found is None or os.path.exists(f"/proc/{found[1]}"):
+            continue
+        path = os.path.join(directory, name)
+        # The process may be of another container that shares the directory.
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            probe.settimeout(0.1)
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)
 
 
 def shutdown() -> None:
@@ -91,6 +117,7 @@ def shutdown() -> None:
     """
     _futures.stop()
     _core.stop()
+    _runtime.joined.clear()
 
 
 def is_initialized() -> bool:

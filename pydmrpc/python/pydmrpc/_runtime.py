@@ -17,6 +17,8 @@ _lock = threading.Lock()
 _number = 0
 #: What `init` was told about the runtime; used when it starts, which is at its first use.
 options: dict[str, Any] = {}
+#: What the hub of another process told when it was joined; a worker's, too.
+joined: dict[str, Any] = {}
 
 
 def start() -> None:
@@ -36,7 +38,7 @@ def start() -> None:
         # A worker imports what the driver can, from where the driver does.
         search = [entry or os.getcwd() for entry in sys.path]
         settings = {"path": search, "argv": list(sys.argv), "hub": path}
-        about = {"namespace": options.get("namespace") or "default", "driver": os.getpid()}
+        about = {"namespace": options.get("namespace") or "default", "driver": os.getpid(), "hub": f"hub://{path}"}
         cpus = options.get("num_cpus")
         resources: Mapping[str, float] = options.get("resources") or {}
         _core._serve(
@@ -53,11 +55,25 @@ def start() -> None:
             _output.start()
 
 
+def join(path: str) -> None:
+    """Joins the hub of another process, as one more driver."""
+    with _lock:
+        if _core.is_started():
+            raise RuntimeError("pydmrpc.init() was called before; call pydmrpc.shutdown() first")
+        joined.clear()
+        joined.update(pickle.loads(_core._join(path)))
+
+
+def hub_address() -> str:
+    """Where other programs of this host join by ``init(address=…)``: they share tasks, actors and their names, and results."""
+    start()
+    address = _core._hub_address()
+    return str(joined["hub"]) if address is None else address
+
+
 def namespace() -> str:
     """The namespace of names that say none."""
-    from pydmrpc import _worker
-
-    return _worker.about.get("namespace") or options.get("namespace") or "default"
+    return options.get("namespace") or joined.get("namespace") or "default"
 
 
 atexit.register(options.clear)

@@ -16,11 +16,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from pydmrpc import _core, _task_error
+from pydmrpc import _core, _runtime, _task_error
 
 #: What this worker is, for those who ask (`runtime_context`).
 environment: int = 0
-about: dict[str, Any] = {}
 #: The actor that lives here, and its class's name.
 actor: Any = None
 actor_name: str | None = None
@@ -79,7 +78,7 @@ def main(settings: dict[str, Any], worker: int, secret: int, environment_id: int
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        about.update(pickle.loads(_core._join(settings["hub"], (worker, secret))))
+        _runtime.joined.update(pickle.loads(_core._join(settings["hub"], (worker, secret))))
         _core._work(Hooks())
     except SystemExit:
         pass

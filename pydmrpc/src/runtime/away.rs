@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a hub may take to say welcome.
@@ -60,8 +60,10 @@ struct Answer {
 
 /// See the module.
 pub(crate) struct Away {
-    outgoing: Mutex<Outgoing>,
-    inward: Mutex<Inward>,
+    /// `None` when the session is over.
+    outgoing: Mutex<Option<Outgoing>>,
+    inward: Mutex<Option<Inward>>,
+    ended: AtomicBool,
     pub(crate) inbox: Mutex<Inbox>,
     is_worker: bool,
     questions: Mutex<FxHashMap<u64, Answer>>,
@@ -102,8 +104,9 @@ impl Away {
         }
         let (client, store_url, about) = welcome.expect("the loop ends with it");
         let away = Self {
-            outgoing: Mutex::new(outgoing),
-            inward: Mutex::new(inward),
+            outgoing: Mutex::new(Some(outgoing)),
+            inward: Mutex::new(Some(inward)),
+            ended: AtomicBool::new(false),
             inbox: Mutex::default(),
             is_worker: matches!(who, Who::Worker(..)),
             questions: Mutex::default(),
@@ -114,20 +117,23 @@ impl Away {
         Ok((away, client))
     }
 
-    fn send(&self, record: &Record<'_>) {
-        self.send_with(&mut self.outgoing.lock(), record);
-    }
-
-    fn send_with(&self, outgoing: &mut Outgoing, record: &Record<'_>) {
-        if outgoing.send(record).is_err() {
+    /// Sends, unless the session is over.
+    fn with(&self, send: impl FnOnce(&mut Outgoing) -> Result<(), PeerError>) {
+        let sent = self.outgoing.lock().as_mut().map_or(Ok(()), send);
+        if sent.is_err() {
             self.fail();
         }
     }
 
+    fn send(&self, record: &Record<'_>) {
+        self.with(|outgoing| outgoing.send(record));
+    }
+
     /// Sends what an event says.
     pub(crate) fn tell(&self, event: &Event<Payload>) {
-        let mut outgoing = self.outgoing.lock();
-        self.tell_with(&mut outgoing, event);
+        if let Some(outgoing) = &mut *self.outgoing.lock() {
+            self.tell_with(outgoing, event);
+        }
     }
 
     fn tell_with(&self, outgoing: &mut Outgoing, event: &Event<Payload>) {
@@ -194,7 +200,11 @@ impl Away {
     /// Sends a release, unless somebody is just sending: then it is put aside.
     pub(crate) fn tell_if_free(&self, event: Event<Payload>, aside: &Mutex<Vec<(ResultId, u32)>>) {
         match self.outgoing.try_lock() {
-            Some(mut outgoing) => self.tell_with(&mut outgoing, &event),
+            Some(mut outgoing) => {
+                if let Some(outgoing) = &mut *outgoing {
+                    self.tell_with(outgoing, &event);
+                }
+            }
             None => {
                 if let Event::Release { results, .. } = event {
                     aside.lock().extend(results);
@@ -204,10 +214,7 @@ impl Away {
     }
 
     pub(crate) fn define(&self, id: FunctionId, definition: &Payload) {
-        let mut outgoing = self.outgoing.lock();
-        if outgoing.send_function(id, || Some(definition.clone())).is_err() {
-            self.fail();
-        }
+        self.with(|outgoing| outgoing.send_function(id, || Some(definition.clone())));
     }
 
     pub(crate) fn hold(&self, result: ResultId) {
@@ -220,9 +227,7 @@ impl Away {
 
     /// Moves on what was sent.
     pub(crate) fn flush(&self) {
-        if self.outgoing.lock().flush().is_err() {
-            self.fail();
-        }
+        self.with(|outgoing| outgoing.flush().map(drop));
     }
 
     /// Asks the hub something; `waiter` is told when it has answered.
@@ -245,19 +250,20 @@ impl Away {
             // Nobody hears of what it does any more. What it has printed is printed; user code is not asked.
             super::exit();
         }
-        // For a driver the receiving half says so.
+        self.ended.store(true, Ordering::SeqCst);
     }
 
     /// Reads what came.
     pub(crate) fn look(&self, client: &Arc<Client>) {
-        let Some(mut inward) = self.inward.try_lock() else { return };
+        let Some(mut guard) = self.inward.try_lock() else { return };
+        let Some(inward) = &mut *guard else { return };
         loop {
             match inward.receive(BATCH, |record, borrows| self.take(client, record, borrows)) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) => {
                     self.fail();
-                    drop(inward);
+                    drop(guard);
                     return self.lose(client);
                 }
             }
@@ -343,7 +349,11 @@ impl Away {
                     });
                 }
             }
-            Record::Loans(numbers) => self.outgoing.lock().loans.returned(numbers),
+            Record::Loans(numbers) => {
+                if let Some(outgoing) = &*self.outgoing.lock() {
+                    outgoing.loans.returned(numbers);
+                }
+            }
             _ => return Err(dmrpc_hub::record::Malformed("not from a hub").into()),
         }
         Ok(())
@@ -368,12 +378,22 @@ impl Away {
         for answer in self.questions.lock().values() {
             answer.waiter.one_less(client);
         }
-        self.outgoing.lock().close();
+        self.close();
     }
 
+    /// Whether the hub is gone.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// The session is over, and the link ends.
     pub(crate) fn close(&self) {
-        let outgoing = self.outgoing.lock();
-        outgoing.close();
+        if let Some(mut outgoing) = self.outgoing.lock().take() {
+            // What was told is told: releases, at the least.
+            let _ = outgoing.flush();
+            outgoing.close();
+        }
+        drop(self.inward.lock().take());
     }
 }
 

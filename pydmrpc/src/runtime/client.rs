@@ -111,6 +111,12 @@ impl Client {
             let message = "the session that this belongs to was shut down; what its tasks and actors returned is gone";
             return Err(errors::named(py, "RaySystemError", message));
         }
+        if let To::Away(away) = &self.hub
+            && away.has_ended()
+        {
+            let message = "the process with the hub is gone; call shutdown(), and init() to start or join another";
+            return Err(errors::named(py, "LocalRayletDiedError", message));
+        }
         Ok(())
     }
 

@@ -131,6 +131,7 @@ fn wait_for(py: Python<'_>, slot: &Arc<Slot>, deadline: Deadline) -> PyResult<()
         return Ok(());
     }
     client.want(&[slot]);
+    calls::settle(py, client, deadline)?;
     let done = blocked(client, || client.wait(py, &waiter, deadline));
     if matches!(done, Ok(true)) {
         return Ok(());
@@ -169,6 +170,7 @@ fn payload_of<'s>(
     slot: &'s Arc<Slot>,
     deadline: Deadline,
 ) -> PyResult<&'s Result<Payload, Failure<Payload>>> {
+    slot.client().check(py)?;
     wait_for(py, slot, deadline)?;
     Ok(&slot.delivered().expect("it was waited for").outcome.value)
 }
