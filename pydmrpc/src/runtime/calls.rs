@@ -28,28 +28,27 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Something that can be run, known to the hub by its name.
 struct Definition {
     id: FunctionId,
     definition: Py<PyAny>,
-    /// The client that has told its hub, as an address; 0 for none.
-    told: AtomicUsize,
+    /// The client that has told its hub, by its serial number; 0 for none.
+    told: AtomicU64,
 }
 
 impl Definition {
     fn new(id: [u8; 16], definition: Py<PyAny>) -> Self {
-        Self { id: FunctionId(u128::from_le_bytes(id) & !HANDLES), definition, told: AtomicUsize::new(0) }
+        Self { id: FunctionId(u128::from_le_bytes(id) & !HANDLES), definition, told: AtomicU64::new(0) }
     }
 
     /// The hub of `client` knows what it is.
     fn tell(&self, py: Python<'_>, client: &Arc<Client>) -> PyResult<()> {
-        let address = Arc::as_ptr(client).addr();
         // Relaxed: telling it twice does no harm.
-        if self.told.load(Ordering::Relaxed) != address {
+        if self.told.load(Ordering::Relaxed) != client.serial() {
             client.define(self.id, || definition(self.definition.bind(py)))?;
-            self.told.store(address, Ordering::Relaxed);
+            self.told.store(client.serial(), Ordering::Relaxed);
         }
         Ok(())
     }

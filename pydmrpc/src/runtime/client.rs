@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use rustc_hash::FxHashSet;
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,8 @@ pub(crate) fn set_running(task: Option<TaskId>) -> Option<TaskId> {
 /// See the module.
 pub(crate) struct Client {
     home: Native<()>,
+    /// Tells it from those before and after it in this process.
+    serial: u64,
     id: ClientId,
     turns: Arc<Turns>,
     hub: To,
@@ -65,8 +67,11 @@ pub(crate) enum To {
 impl Client {
     /// A client whose keeper runs.
     pub(crate) fn start(id: ClientId, turns: Arc<Turns>, hub: To) -> std::io::Result<Arc<Self>> {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
         let client = Arc::new(Self {
             home: Native::new(()),
+            // Relaxed: a number of its own for each.
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed) + 1,
             id,
             turns,
             hub,
@@ -79,6 +84,11 @@ impl Client {
         let keeper = client.clone();
         std::thread::Builder::new().name("dmrpc-keeper".into()).spawn(move || keeper.turns.keep(&keeper))?;
         Ok(client)
+    }
+
+    /// Which client of this process it is, from 1 on.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
     }
 
     pub(crate) fn id(&self) -> ClientId {
