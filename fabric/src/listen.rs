@@ -99,7 +99,7 @@ impl Listener {
 
     /// Moves the links that were accepted and that [`is_polled`](Self::is_polled) speaks of, and adds the
     /// [tags](crate::link::Receiver::tag) of those for which there is something; until [`sleep`](Self::sleep) no bell rings for
-    /// them. Whether there may be somebody to accept.
+    /// them. Whether anything came, if only a part of something; then there may be somebody to accept as well.
     ///
     /// # Errors
     ///

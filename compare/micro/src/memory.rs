@@ -26,7 +26,9 @@ const SLOTS: u32 = 256;
 
 /// Runs a node until standard input ends.
 pub(crate) fn serve(address: &Address) -> Result<()> {
-    let config = NodeConfig { pool_bytes: POOL_BYTES, listen: vec![address.clone()], ..NodeConfig::default() };
+    // The bare client does not renew its session.
+    let lease = Duration::from_secs(3600);
+    let config = NodeConfig { pool_bytes: POOL_BYTES, listen: vec![address.clone()], lease, ..NodeConfig::default() };
     let node = Node::start(config)?;
     eprintln!("memory: {}", node.memory());
     crate::ready(&node.addresses()[0]);

@@ -17,6 +17,8 @@ use zerocopy::FromBytes;
 
 /// An acknowledgement is held back for so many packets at most.
 const ACK_EVERY_PACKETS: u32 = 16;
+/// The same in the middle of a body: no answer that could carry it is about to be sent, and a sender with a small window waits.
+const ACK_BODY_PACKETS: u32 = 4;
 
 enum Slot<F> {
     Empty,
@@ -169,7 +171,8 @@ impl<F: Frame> Inbox<F> {
         }
         self.owed += 1;
         self.newest_at = now;
-        self.ack_now |= !in_order || self.owed >= ACK_EVERY_PACKETS;
+        let every = if placed { ACK_BODY_PACKETS } else { ACK_EVERY_PACKETS };
+        self.ack_now |= !in_order || self.owed >= every;
         Ok(())
     }
 

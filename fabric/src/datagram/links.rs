@@ -200,11 +200,14 @@ impl<D: Device> Shared<D> {
 
     /// Sees to it that whoever sleeps is woken when the endpoint must be turned next, and the keeper if nobody else is there.
     fn arm(&self, turning: &mut Turning<D>) -> Result<(), LinkError> {
+        if turning.polled {
+            return Ok(());
+        }
         let now = turning.clock.now();
         if turning.asleep.is_some() && turning.is_busy(now) {
             turning.asleep.take().expect("it was there").unpark();
         }
-        if turning.polled || turning.endpoint.sleeping() == 0 && !turning.listener_waits {
+        if turning.endpoint.sleeping() == 0 && !turning.listener_waits {
             return Ok(());
         }
         self.arm_timer(turning, now)
@@ -324,7 +327,8 @@ fn keep<D: Device>(weak: &Weak<Shared<D>>) {
             if !alone {
                 nobody_left = turning.orphanage.take();
             }
-            if works && turning.is_busy(now) {
+            // While others turn it, it does not fall asleep: to be woken for each message would cost more than to look.
+            if works && (!due || turning.is_busy(now)) {
                 wait = KEEPER_NS;
             } else {
                 wait = turning.endpoint.next_timeout().saturating_sub(now);
@@ -588,7 +592,8 @@ where
     }
 
     /// Moves all accepted links on, and adds the tags of those for which there is something. Until [`sleep`](Self::sleep) is
-    /// called no bell rings for a link with a tag. Whether there may be something to accept.
+    /// called no bell rings for a link with a tag. Whether anything came, if only a part of something; then there may be a link to
+    /// accept as well.
     ///
     /// # Errors
     ///
@@ -598,7 +603,7 @@ where
         (turning.polled, turning.listener_waits) = (true, false);
         turning.turn()?;
         ready.append(&mut turning.ready);
-        Ok(turning.endpoint.has_accepted())
+        Ok(turning.heard == turning.turned || turning.endpoint.has_accepted())
     }
 
     /// The caller is about to wait on descriptors instead. `false` if there is something now.

@@ -93,6 +93,8 @@ pub(crate) struct Outbox {
     newest_acknowledged: u64,
     queued_bytes: u64,
     max_queued_bytes: u64,
+    /// Size of the message that there was no room for last, until one is taken.
+    refused_bytes: Option<u64>,
 }
 
 impl Outbox {
@@ -112,6 +114,7 @@ impl Outbox {
             newest_acknowledged: 0,
             queued_bytes: 0,
             max_queued_bytes,
+            refused_bytes: None,
         }
     }
 
@@ -124,8 +127,10 @@ impl Outbox {
         // Packet numbers of a session lie within 2^31 of each other.
         let numbers_suffice = ahead + fragments < 1 << 30;
         if !(self.messages.is_empty() || self.queued_bytes + stream_bytes <= self.max_queued_bytes && numbers_suffice) {
+            self.refused_bytes = Some(stream_bytes);
             return Err(body);
         }
+        self.refused_bytes = None;
         let mut front = SmallVec::with_capacity(PREFIX_BYTES + head.len());
         let prefix = MessagePrefix { head: (head.len() as u32).into(), body: body_bytes.into() };
         front.extend_from_slice(prefix.as_bytes());
@@ -149,9 +154,12 @@ impl Outbox {
         self.messages.push_back(message);
     }
 
-    /// Whether less than half of what may wait does.
+    /// Whether what was refused last would be taken now; without that, whether less than half of what may wait does.
     pub(crate) fn has_room(&self) -> bool {
-        self.queued_bytes <= self.max_queued_bytes / 2
+        match self.refused_bytes {
+            Some(bytes) => self.messages.is_empty() || self.queued_bytes + bytes <= self.max_queued_bytes,
+            None => self.queued_bytes <= self.max_queued_bytes / 2,
+        }
     }
 
     /// Whether all has been sent and acknowledged.
@@ -412,6 +420,11 @@ mod tests {
 
     #[test]
     fn limits_hold() {
+        let mut outbox = Outbox::new(100, 50);
+        outbox.push(b"", Body::new()).expect("there is room");
+        assert!(outbox.has_room());
+        assert!(outbox.push(b"large", smallvec![Bytes::from_static(&[0; 500])]).is_err());
+        assert!(!outbox.has_room(), "not for what was refused");
         let mut outbox = Outbox::new(100, 50);
         outbox.push(b"first", smallvec![Bytes::from_static(&[0; 500])]).expect("taken since none waits");
         assert!(outbox.push(b"second", Body::new()).is_err());

@@ -222,11 +222,11 @@ impl EventLoop {
         for at in 0..self.polled.len() {
             let index = self.polled[at];
             match self.listeners[index].poll(&mut ready) {
-                Ok(accept) if accept => {
+                Ok(true) => {
                     came = true;
                     self.accept(index);
                 }
-                Ok(_) => {}
+                Ok(false) => {}
                 Err(error) => {
                     tracing::error!(address = %self.listeners[index].address(), "the device is of no more use: {error}");
                     self.polled.clear();
