@@ -1,7 +1,7 @@
 //! Messages there and back over a link of the fabric, both ends spinning.
 
 use crate::row::{Row, Sample};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use dmrpc_fabric::LinkOptions;
 use dmrpc_fabric::address::Address;
@@ -20,6 +20,8 @@ const DEPTHS: [u32; 3] = [8, 32, 128];
 /// Operations in a measurement of bulk, at least.
 const LEAST: u64 = 20;
 const LIMIT: Duration = Duration::from_secs(20);
+/// So long without an answer what is left to be sent is looked at again.
+const SPIN: Duration = Duration::from_micros(100);
 
 /// Answers every message with its head and as many bytes as it says, until the peer is gone.
 pub(crate) fn serve(address: &Address, until: Instant) -> Result<()> {
@@ -120,8 +122,9 @@ impl Asker {
         let mut buffer = (wanted > 0).then(|| Buffer::zeroed(wanted as usize));
         let start = Instant::now();
         let mut now = start;
-        let mut more = true;
+        let (mut more, mut unsent) = (true, false);
         while more || !asked.is_empty() {
+            ensure!(start.elapsed() < turn + LIMIT, "no answer to {} questions", asked.len());
             let mut gathered = 0;
             while more && asked.len() < depth as usize {
                 match self.link.sender.try_send(&head, Body::new()) {
@@ -132,10 +135,10 @@ impl Asker {
                 asked.push_back(now);
                 gathered += 1;
             }
-            if gathered > 0 {
-                self.link.sender.flush()?;
+            if gathered > 0 || unsent {
+                unsent = !self.link.sender.flush()?;
             }
-            self.link.receiver.spin(LIMIT);
+            self.link.receiver.spin(SPIN);
             // All that came together, then the next questions together.
             loop {
                 match self.link.receiver.recv()? {
@@ -144,7 +147,7 @@ impl Asker {
                     Incoming::Head { .. } => {
                         let buffer = buffer.take().expect("one answer with a body at a time");
                         self.link.receiver.place(buffer.into());
-                        self.link.receiver.spin(LIMIT);
+                        self.link.receiver.spin(SPIN);
                         continue;
                     }
                     Incoming::Body(target) => {

@@ -23,6 +23,8 @@
 
 /* Frames that cross in one call. */
 #define MAX_BURST 64
+/* Room that drivers want beyond the longest frame. */
+#define SPARE_ROOM 256
 /* Buffers that each thread keeps for itself of a pool. */
 #define POOL_CACHE 256
 
@@ -124,7 +126,7 @@ struct dmrpc_port *dmrpc_port_start(uint16_t id, const struct dmrpc_port_options
 	struct rte_ether_addr mac;
 	struct dmrpc_port *port;
 	uint16_t rx = options->rx_descriptors, tx = options->tx_descriptors;
-	uint32_t room = options->frame_bytes + RTE_PKTMBUF_HEADROOM;
+	uint32_t room = options->frame_bytes + RTE_PKTMBUF_HEADROOM + SPARE_ROOM;
 	int node, result;
 
 	result = rte_eth_dev_info_get(id, &device);

@@ -36,6 +36,8 @@ pub(super) struct ShmReceiver {
     pub(super) yielded: bool,
     /// Whether `data` need not be stilled: the caller waits for it to be rung again.
     pub(super) edges: bool,
+    /// Whether the last call found nothing.
+    pub(super) said_empty: bool,
     pub(super) state: State,
     /// The last head, in the first `head_len` bytes; never shrinks.
     pub(super) head: Vec<u8>,
@@ -247,7 +249,9 @@ impl ShmReceiver {
 
 impl Receiver for ShmReceiver {
     fn recv(&mut self) -> Result<Incoming<'_>, LinkError> {
-        match self.receive() {
+        let step = self.receive();
+        self.said_empty = matches!(step, Ok(Step::Nothing));
+        match step {
             Ok(Step::Nothing | Step::Yield) => Ok(Incoming::Empty),
             Ok(Step::Head(body_len)) => Ok(Incoming::Head { head: &self.head[..self.head_len], body_len }),
             Ok(Step::Body(target)) => Ok(Incoming::Body(target)),
@@ -264,7 +268,8 @@ impl Receiver for ShmReceiver {
     }
 
     fn spin(&mut self, budget: Duration) -> bool {
-        if self.consumer.has_news() {
+        // What was seen in the ring and not asked for yet is no news there.
+        if !self.said_empty || self.consumer.has_news() {
             return true;
         }
         self.stop_waiting();

@@ -159,6 +159,7 @@ impl Kit {
             turn_bytes: options.turn_bytes.max(1),
             yielded: false,
             edges: false,
+            said_empty: false,
             state: State::Header,
             head: Vec::new(),
             head_len: 0,
