@@ -17,6 +17,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_SECONDS ?= 300
+COMPARE_ARGS ?=
+# Not empty: fewer cases and shorter turns.
+QUICK ?=
+
+COMPARE_VENV := .venv-compare
 
 .PHONY: help
 help: ## This list
@@ -32,6 +37,16 @@ demo: ## The main job: seven tiers of processes pass photographs by value and by
 bench: ## Every layer against the bare machine, as one table; figures also in out/bench.json
 	@mkdir -p out
 	cargo run --locked --release -p dmrpc-bench --features peers -- --json out/bench.json $(BENCH_ARGS)
+
+.PHONY: compare
+compare: $(COMPARE_VENV)/ready ## Side by side with Ray, Spark and gRPC; QUICK=1 takes minutes. The report goes to compare/report
+	cargo build --locked --release $(COMPARED)
+	VIRTUAL_ENV=$(CURDIR)/$(COMPARE_VENV) $(COMPARE_VENV)/bin/maturin develop --locked --release --quiet --manifest-path pydmrpc/Cargo.toml
+	$(COMPARE_VENV)/bin/python compare/run.py $(if $(QUICK),--quick) $(COMPARE_ARGS)
+	$(COMPARE_VENV)/bin/python compare/report.py
+
+# The programs that are compared.
+COMPARED := -p dmrpc-compare -p img-transcode -p offload -p social-network --features img-transcode/compare,social-network/compare
 
 .PHONY: python
 python: $(VENV)/ready ## The Python package, built and installed into .venv
@@ -70,6 +85,14 @@ test-rdma: ## What needs an RDMA device, in an emulated guest that has one
 .PHONY: test-dpdk
 test-dpdk: ## What needs DPDK, over its drivers that need no card
 	tests/dpdk/run
+
+.PHONY: compare-smoke
+compare-smoke: python ## One short turn of every comparison that needs no other system: answers, not times
+	python -m pip install --quiet -r requirements/compare.txt
+	cargo build --locked $(COMPARED)
+	@mkdir -p out/compare
+	python compare/run.py --smoke --systems dmrpc,pydmrpc,grpc --binaries target/debug --json out/compare/results.json
+	python compare/report.py out/compare/results.json
 
 .PHONY: fuzz
 fuzz: ## A long run of each fuzz target: FUZZ_SECONDS each
@@ -127,6 +150,17 @@ $(VENV)/ready: requirements/python.txt requirements/tools.txt
 		echo "setup: no wheels of cargo's helpers for this machine"
 	@touch $@
 
+$(COMPARE_VENV)/ready: requirements/python.txt requirements/compare.txt requirements/peers.txt
+	@$(PYTHON) -m venv $(COMPARE_VENV) >/dev/null || { $(PYTHON) -m venv --without-pip $(COMPARE_VENV) && \
+		$(PYTHON) -m pip --python $(COMPARE_VENV)/bin/python install --quiet pip; }
+	$(COMPARE_VENV)/bin/python -m pip install --quiet -r requirements/python.txt -r requirements/compare.txt
+	@# A peer that can't be had here is left out of the comparison, which says so.
+	@while read -r peer; do \
+		case "$$peer" in "#"*|"") continue;; esac; \
+		$(COMPARE_VENV)/bin/python -m pip install --quiet "$$peer" || echo "compare: $$peer can't be installed here" >&2; \
+	done <requirements/peers.txt
+	@touch $@
+
 .PHONY: clean
 clean: ## Removes all that was built, installed or written here
-	rm -rf target $(VENV) out
+	rm -rf target $(VENV) $(COMPARE_VENV) out compare/report

@@ -73,12 +73,18 @@ impl Piece {
     }
 }
 
+/// Pieces between two entries of a layout's index: few enough that they lie in a handful of cache lines (`make compare`, translate).
+const INDEXED: usize = 16;
+
 /// Where a run of an object's pages is.
 pub(crate) struct Layout {
     first_page: u32,
     end_page: u32,
     page_size: PageSize,
     pieces: SmallVec<[Piece; 1]>,
+    /// The first page of every [`INDEXED`]th piece, if there are more than that: a million pieces take 32 MiB, in which a search
+    /// misses the cache at every step; this takes 256 KiB.
+    index: Box<[u32]>,
     /// All of it side by side, once somebody wanted that. `None` if the kernel does not.
     mosaic: OnceLock<Option<Arc<Mosaic>>>,
 }
@@ -101,7 +107,12 @@ impl Layout {
             assert_eq!(piece.at, end_page, "pieces follow each other");
             end_page = piece.end();
         }
-        Self { first_page, end_page, page_size, pieces, mosaic: OnceLock::new() }
+        let index = if pieces.len() > INDEXED {
+            pieces.iter().step_by(INDEXED).map(|piece| piece.at).collect()
+        } else {
+            Box::default()
+        };
+        Self { first_page, end_page, page_size, pieces, index, mosaic: OnceLock::new() }
     }
 
     pub(crate) fn page_size(&self) -> PageSize {
@@ -128,7 +139,11 @@ impl Layout {
         if self.pieces.len() == 1 {
             return 0;
         }
-        self.pieces.partition_point(|piece| piece.end() <= page)
+        // The entry before the first one beyond the page; none is before the first.
+        let from = self.index.partition_point(|&at| at <= page).saturating_sub(1) * INDEXED;
+        let among = &self.pieces[from..];
+        let among = if self.index.is_empty() { among } else { &among[..among.len().min(INDEXED)] };
+        from + among.partition_point(|piece| piece.end() <= page)
     }
 
     /// Where a range is that is [covered](Layout::covers).
@@ -234,5 +249,27 @@ impl Layout {
         }
         fill(&mut page, pages, &mut push);
         Self::new(0, pieces, page_size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_is_found_however_many_pieces_there_are() {
+        for count in [1, 2, INDEXED as u32, INDEXED as u32 + 1, 1000] {
+            let mut pieces = SmallVec::new();
+            let mut at = 7;
+            for n in 0..count {
+                pieces.push(Piece::hole(at, n % 3 + 1));
+                at += n % 3 + 1;
+            }
+            let layout = Layout::new(7, pieces, PageSize::MIN);
+            for page in 7..at {
+                let piece = &layout.pieces[layout.index_of(page)];
+                assert!((piece.at..piece.end()).contains(&page), "page {page} of {count} pieces");
+            }
+        }
     }
 }

@@ -104,7 +104,8 @@ fn output(options: &Options) -> Output {
 impl<'a> Experiment<'a> {
     /// Connects to a service.
     pub(crate) async fn new(options: &'a Options, tiers: &Tiers) -> anyhow::Result<Self> {
-        let mut store = StoreOptions::new(&tiers.node.url);
+        let node = tiers.node.as_ref().context("there is no memory node")?;
+        let mut store = StoreOptions::new(&node.url);
         store.name = "client".into();
         let store = Store::connect_with(store).await.context("the memory node can't be reached")?;
         let system = System::builder().name("client").store(store.clone()).build().await?;
@@ -117,7 +118,7 @@ impl<'a> Experiment<'a> {
             let gauge = Watch::Tier(system.connect(&url(tier, gauge::NAME)).await?);
             watched.push(Watched { name: tier.name.clone(), pid: tier.pid, gauge });
         }
-        watched.push(Watched { name: tiers.node.name.clone(), pid: tiers.node.pid, gauge: Watch::Node });
+        watched.push(Watched { name: node.name.clone(), pid: node.pid, gauge: Watch::Node });
         let progress = if options.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
         let style = "{msg:<42} {wide_bar} {pos:>6}/{len} {elapsed_precise}";
         progress.set_style(ProgressStyle::with_template(style).expect("the template is well formed"));

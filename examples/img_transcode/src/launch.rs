@@ -6,7 +6,7 @@
 //! 3. Stopping waits for every process, at most [`STOP_DEADLINE`] before it is killed.
 
 use crate::options::{Link, Options};
-use crate::tiers::spec::{NextIs, Role, Spec};
+use crate::tiers::spec::{NextIs, Role, Spec, Wire};
 use crate::tiers::{pick, rules};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -91,8 +91,8 @@ pub(crate) struct Tier {
 /// All processes of the service but the client, which is this one.
 #[derive(Clone, Debug)]
 pub(crate) struct Tiers {
-    /// The memory node.
-    pub(crate) node: Tier,
+    /// The memory node, where there is one.
+    pub(crate) node: Option<Tier>,
     /// The tiers, from the firewall, where requests go, to the workers.
     pub(crate) chain: Vec<Tier>,
 }
@@ -115,20 +115,22 @@ struct Launcher {
     program: PathBuf,
     folder: TempDir,
     link: Link,
+    wire: Wire,
     stop: watch::Sender<bool>,
     ended: mpsc::UnboundedSender<LaunchError>,
     watchers: JoinSet<()>,
 }
 
 impl Service {
-    /// Starts the memory node and all tiers.
-    pub(crate) async fn start(options: &Options) -> Result<Self, LaunchError> {
+    /// Starts all tiers, and the memory node if they need one.
+    pub(crate) async fn start(options: &Options, wire: Wire) -> Result<Self, LaunchError> {
         let this = |source| LaunchError::Start { name: "the service".into(), source };
         let (ended_sender, mut ended) = mpsc::unbounded_channel();
         let mut launcher = Launcher {
             program: std::env::current_exe().map_err(this)?,
             folder: tempfile::Builder::new().prefix("img-transcode-").tempdir().map_err(this)?,
             link: options.link,
+            wire,
             stop: watch::Sender::new(false),
             ended: ended_sender,
             watchers: JoinSet::new(),
@@ -167,9 +169,13 @@ impl Launcher {
     /// Starts the memory node and all tiers, the last first.
     async fn start_all(&mut self, options: &Options) -> Result<Tiers, LaunchError> {
         let role = Role::MemoryNode { pool_bytes: options.pool.bytes(), page_bytes: options.page.bytes() };
-        let node = self.start("memory node", role).await?;
+        let node = match self.wire {
+            Wire::Actors => Some(self.start("memory node", role).await?),
+            #[cfg(feature = "compare")]
+            Wire::Grpc => None,
+        };
         let mut chain = Vec::new();
-        let store = || node.url.clone();
+        let store = || node.as_ref().map(|node| node.url.clone()).unwrap_or_default();
 
         let workers = self.level("worker", options.workers, |_| Role::Worker { store: store() }).await?;
         let dispatchers = self
@@ -220,7 +226,7 @@ impl Launcher {
             Link::Unix => format!("unix://{}", self.folder.path().join(format!("{file}.sock")).display()),
             Link::Tcp => "tcp://127.0.0.1:0".to_owned(),
         };
-        let spec = serde_json::to_string(&Spec { name: name.to_owned(), listen, role })
+        let spec = serde_json::to_string(&Spec { name: name.to_owned(), listen, wire: self.wire, role })
             .expect("a specification has nothing that JSON can't say");
         let log = self.folder.path().join(format!("{file}.log"));
         let mut child = Command::new(&self.program)

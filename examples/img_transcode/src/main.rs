@@ -8,12 +8,15 @@
 //! | `header.rs`, `service.rs` | what travels between the tiers |
 //! | `tiers/` | every tier but the first |
 //! | `client.rs` | the first tier |
+//! | `compare.rs`, `tiers/grpc.rs` | with the feature `compare`: turns, and the same tiers as gRPC services |
 //! | `launch.rs` | the processes: this program, started once for every tier |
 //! | `experiment.rs`, `measure.rs`, `usage.rs`, `report.rs` | what is done, measured and told |
 #![forbid(unsafe_code)]
 
 mod client;
 mod codec;
+#[cfg(feature = "compare")]
+mod compare;
 mod experiment;
 mod header;
 mod launch;
@@ -33,6 +36,7 @@ use crate::launch::{LaunchError, Service};
 use crate::load::Load;
 use crate::options::Options;
 use crate::report::Report;
+use crate::tiers::spec::Wire;
 use anyhow::{Context, ensure};
 use clap::Parser;
 use std::io::Write;
@@ -61,6 +65,11 @@ fn play_client(options: &Options) -> anyhow::Result<ExitCode> {
         options.replicas
     );
     ensure!(!options.systems.is_empty(), "--systems: name one at least");
+    #[cfg(feature = "compare")]
+    if options.turns {
+        compare::take_turns(options)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let photos = photos::load(&options.photos.clone().unwrap_or_else(shipped_photos))?;
     let loads = experiment::loads(options, &photos)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -95,7 +104,7 @@ async fn run(options: &Options, loads: Vec<Load>) -> anyhow::Result<Ended> {
         Ended::Interrupted(128 + u8::try_from(kind.as_raw_value()).unwrap_or_default())
     });
     let mut service = tokio::select! {
-        service = Service::start(options) => service?,
+        service = Service::start(options, Wire::Actors) => service?,
         ended = &mut ended => return Ok(ended),
     };
     let tiers = service.tiers.clone();

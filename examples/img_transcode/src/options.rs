@@ -79,6 +79,11 @@ pub(crate) struct Options {
     #[arg(long, short)]
     pub(crate) quiet: bool,
 
+    /// Take turns in a comparison: orders on standard input, answers on standard output.
+    #[cfg(feature = "compare")]
+    #[arg(long, hide = true)]
+    pub(crate) turns: bool,
+
     /// Play one tier: how this program starts itself.
     #[arg(long, hide = true, value_name = "JSON")]
     pub(crate) tier: Option<String>,

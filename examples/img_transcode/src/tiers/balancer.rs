@@ -79,7 +79,7 @@ impl Chosen {
 }
 
 /// The image with the watermark on it. By reference that is a new object which shares every page but one with the old.
-async fn marked(image: Image, mark: Mark, tier: &Tier) -> Result<Image, Refusal> {
+pub(super) async fn marked(image: Image, mark: Mark, tier: &Tier) -> Result<Image, Refusal> {
     let len = image.len();
     let inside = mark.offset.checked_add(mark.bytes() as u64).is_some_and(|end| end <= len);
     if !inside {
@@ -104,13 +104,13 @@ async fn marked(image: Image, mark: Mark, tier: &Tier) -> Result<Image, Refusal>
 }
 
 /// A request that counts as outstanding at a server of the next level until this is dropped.
-struct Turn {
+pub(super) struct Turn {
     picker: Arc<Mutex<Picker>>,
-    server: usize,
+    pub(super) server: usize,
 }
 
 impl Turn {
-    fn new(picker: &Arc<Mutex<Picker>>, request: &Request) -> Self {
+    pub(super) fn new(picker: &Arc<Mutex<Picker>>, request: &Request) -> Self {
         let server = picker.lock().unwrap_or_else(PoisonError::into_inner).pick(&request.header);
         Self { picker: Arc::clone(picker), server }
     }

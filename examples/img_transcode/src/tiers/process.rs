@@ -7,7 +7,7 @@ use super::firewall::Firewall;
 use super::gauge::{self, Counters, Gauge};
 use super::pick::Picker;
 use super::rules::Rules;
-use super::spec::{NextIs, Role, Spec};
+use super::spec::{NextIs, Role, Spec, Wire};
 use super::tier::Tier;
 use super::worker::Worker;
 use crate::launch::READY;
@@ -31,12 +31,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) fn play(spec: &str) -> anyhow::Result<()> {
     let spec: Spec = serde_json::from_str(spec).context("the specification of a tier is malformed")?;
     let stop = input_ended();
-    let Spec { name, listen, role } = spec;
+    let Spec { name, listen, wire, role } = spec;
     if let Role::MemoryNode { pool_bytes, page_bytes } = role {
         return play_node(&listen, pool_bytes, page_bytes, stop);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(play_tier(name, listen, role, stop))
+    match wire {
+        Wire::Actors => runtime.block_on(play_tier(name, listen, role, stop)),
+        #[cfg(feature = "compare")]
+        Wire::Grpc => runtime.block_on(super::grpc::play(name, role, stop)),
+    }
 }
 
 fn play_node(listen: &str, pool_bytes: u64, page_bytes: u64, stop: oneshot::Receiver<()>) -> anyhow::Result<()> {
@@ -108,7 +112,7 @@ async fn find_all<A: Actor>(system: &System, urls: &[String]) -> anyhow::Result<
     Ok(found)
 }
 
-fn ready(url: &str) -> std::io::Result<()> {
+pub(super) fn ready(url: &str) -> std::io::Result<()> {
     let mut output = std::io::stdout();
     writeln!(output, "{READY}{url}")?;
     output.flush()

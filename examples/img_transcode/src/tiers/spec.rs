@@ -10,8 +10,20 @@ pub(crate) struct Spec {
     pub(crate) name: String,
     /// Where it listens, as a URL; `tcp://127.0.0.1:0` lets the system choose the port.
     pub(crate) listen: String,
+    /// How it is talked to.
+    pub(crate) wire: Wire,
     /// What it does.
     pub(crate) role: Role,
+}
+
+/// How tiers talk to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Wire {
+    /// As actors.
+    Actors,
+    /// As gRPC services, for comparison: by value only.
+    #[cfg(feature = "compare")]
+    Grpc,
 }
 
 /// What a process does.
