@@ -1,11 +1,15 @@
 //! Bulk over TCP on the loopback, beside a socket that does nothing else.
+//!
+//! Both sides send from memory that is there already and receive into memory that was received into before: the socket into
+//! one buffer, a get into what the store keeps of earlier ones. What is not the program's own, a put has to copy first.
 
 use crate::bench::{Bench, Host};
 use crate::payload;
 use crate::report::{Row, Target, Unit};
 use crate::statistics::{Contestant, compare};
 use anyhow::Context as _;
-use dmrpc_objstore::{Store, StoreOptions, block_on};
+use bytes::Bytes;
+use dmrpc_objstore::{ObjectRef, Store, StoreError, StoreOptions, block_on};
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -24,12 +28,18 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
 
     for size in SIZES {
         let bytes = payload::bytes(size);
+        let owned = Bytes::from(bytes.clone());
         let object = block_on(store.put(&bytes))?;
         block_on(object.keep())?;
         let mut reader = Echo::start(size)?;
         let mut writer = Echo::start(size)?;
         let mut into = vec![1; size];
-        let [get, read, put, write] = compare(
+        let put = |object: Result<ObjectRef, StoreError>| {
+            let object = object.expect("there is room");
+            block_on(object.keep()).expect("it is there");
+            block_on(store.flush()).expect("the node is there");
+        };
+        let [get, read, put_owned, put_borrowed, write] = compare(
             bench.effort,
             [
                 Contestant::repeated(|| {
@@ -37,11 +47,8 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
                     black_box(view[size - 1]);
                 }),
                 Contestant::repeated(|| reader.fetch(&mut into)),
-                Contestant::repeated(|| {
-                    let object = block_on(store.put(&bytes)).expect("there is room");
-                    block_on(object.keep()).expect("it is there");
-                    block_on(store.flush()).expect("the node is there");
-                }),
+                Contestant::repeated(|| put(block_on(store.put_bytes(owned.clone())))),
+                Contestant::repeated(|| put(block_on(store.put(&bytes)))),
                 Contestant::repeated(|| writer.store(&bytes)),
             ],
         );
@@ -58,14 +65,22 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
                 "TCP, one at a time",
                 format!("put of {}", payload::size(size)),
                 Unit::BytesPerSecond,
-                put.map(speed),
+                put_owned.map(speed),
             )
             .beside("plain socket", write.map(speed)),
         ];
+        let borrowed = Row::new(
+            "TCP, one at a time",
+            format!("put of {}, copied first", payload::size(size)),
+            Unit::BytesPerSecond,
+            put_borrowed.map(speed),
+        )
+        .beside("plain socket", write.map(speed));
         if size >= FULL_SPEED_BYTES {
             rows = rows.map(|row| row.target(Target::ShareOf(SHARE)));
         }
         bench.rows.extend(rows);
+        bench.rows.push(borrowed);
     }
     Ok(())
 }

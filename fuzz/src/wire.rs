@@ -120,6 +120,7 @@ fn replies() -> Vec<Vec<u8>> {
         (Status::QuotaExceeded, Reply::Notice(Notice::Failed)),
         (Status::Ok, Reply::Notice(Notice::Reclaim { pages: 64 })),
         (Status::ShuttingDown, Reply::Notice(Notice::Goodbye)),
+        (Status::Ok, Reply::Notice(Notice::Wanted)),
     ]
     .iter()
     .map(|(status, reply)| encoded(|out| reply.encode(*status, 21, 20, out)))

@@ -27,6 +27,7 @@ enum Answer {
     Freed(Vec<Extent>, Vec<SlotLease>),
     Reclaim,
     Goodbye,
+    Wanted,
 }
 
 /// A client that asks one thing after the other.
@@ -82,6 +83,7 @@ fn answers(world: &mut World, link: LinkId) -> Vec<(Status, Answer)> {
             Reply::Notice(Notice::Freed { extents: e, slots }) => Answer::Freed(extents(e), slots.to_vec()),
             Reply::Notice(Notice::Reclaim { .. }) => Answer::Reclaim,
             Reply::Notice(Notice::Goodbye) => Answer::Goodbye,
+            Reply::Notice(Notice::Wanted) => Answer::Wanted,
             _ => unreachable!("no other replies"),
         };
         all.push((head.status, answer));
@@ -515,6 +517,12 @@ fn a_segment_is_nobody_elses_before_it_is_sealed() {
     assert_eq!(answers(&mut world, b.link), [(Status::Ok, Answer::Segment(segment, 4))]);
 }
 
+/// Whether a session is told that somebody waits for what it makes, and nothing else.
+fn is_told(world: &mut World, maker: &Peer) -> bool {
+    let told = answers(world, maker.link);
+    !told.is_empty() && told.iter().all(|answer| *answer == (Status::Ok, Answer::Wanted))
+}
+
 #[test]
 fn a_request_that_overtakes_its_commit_waits() {
     let mut world = world();
@@ -526,6 +534,8 @@ fn a_request_that_overtakes_its_commit_waits() {
     other.send(&mut world, Request::Hold(&[id]), &[]);
     other.send(&mut world, Request::Read { id, offset: 0, length: 3 }, &[]);
     assert_eq!(answers(&mut world, other.link), []);
+    // Its maker may have lent it without a word, and is told that somebody waits.
+    assert!(is_told(&mut world, &maker));
     world.segments.get_mut(&segment).expect("it is there").bytes[..3].copy_from_slice(b"abc");
     let patches = [patch(0, segment, 0, 1)];
     maker.works(&mut world, Request::Commit(Commit { id, base: ObjectId::NULL, size: 3, patches: &patches }));
@@ -537,7 +547,7 @@ fn a_request_that_overtakes_its_commit_waits() {
     // One that never comes is waited for no longer than is named.
     other.send(&mut world, Request::Hold(&[id, never]), &[]);
     other.send(&mut world, Request::Resolve { id: never, first_page: 0, pages: 0 }, &[]);
-    world.run();
+    assert!(is_told(&mut world, &maker));
     world.tick(999);
     assert_eq!(answers(&mut world, other.link), []);
     world.tick(1);
@@ -547,8 +557,14 @@ fn a_request_that_overtakes_its_commit_waits() {
     // If its maker dies nobody waits for it.
     other.send(&mut world, Request::Hold(&[never]), &[]);
     assert_eq!(answers(&mut world, other.link), []);
+    assert!(is_told(&mut world, &maker));
     world.disconnect(maker.link);
     assert_eq!(answers(&mut world, other.link), [(Status::Ok, Answer::Held(vec![Status::Stale]))]);
+    // Over a network an object is made by the bytes that come: there is nothing to tell its maker.
+    let id = other.id();
+    let mut third = Peer::remote(&mut world);
+    third.send(&mut world, Request::Hold(&[id]), &[]);
+    assert_eq!((answers(&mut world, third.link), answers(&mut world, other.link)), (vec![], vec![]));
 }
 
 #[test]

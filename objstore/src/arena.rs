@@ -11,6 +11,7 @@ use dmrpc_wire::{MAX_LEASE_SLOTS, NodeId, ObjectId, SlotLease};
 use parking_lot::Mutex;
 use smallvec::{SmallVec, smallvec};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -29,6 +30,8 @@ pub(crate) struct Arena {
     quota_pages: u32,
     /// Whether there is memory: over a network without RDMA there are only slots.
     has_memory: bool,
+    /// Whether its segments have their memory to themselves.
+    separate: AtomicBool,
     state: Mutex<State>,
     /// Something came free, or a lease was answered.
     pub(crate) changed: Notify,
@@ -105,6 +108,7 @@ impl Arena {
             page_shift,
             quota_pages,
             has_memory,
+            separate: AtomicBool::new(true),
             state: Mutex::new(State {
                 segments: Vec::new(),
                 slots: Vec::new(),
@@ -138,6 +142,11 @@ impl Arena {
         let low = state.free_pages < state.total_pages / 4 || state.slots.len() < LOW_SLOTS;
         let ask = low && state.asked.is_none() && state.refused.is_none();
         Ok(Some((Allocation { id: ObjectId::new(self.node, slot, key), pieces }, ask)))
+    }
+
+    /// Whether what is mapped of the arena stays as it is when this session is gone. See [`Segment::is_separate`].
+    pub(crate) fn is_separate(&self) -> bool {
+        self.separate.load(Ordering::Relaxed)
     }
 
     /// Pages in one piece, without a slot; `None` if there is no room just now.
@@ -209,6 +218,10 @@ impl Arena {
 
     /// A lease came.
     pub(crate) fn leased(&self, segment: Option<Arc<Segment>>, slots: &[SlotLease]) {
+        if segment.as_ref().is_some_and(|segment| !segment.is_separate()) {
+            // Relaxed: the lock, which comes before any use of the segment, is what it goes by.
+            self.separate.store(false, Ordering::Relaxed);
+        }
         let mut state = self.state.lock();
         state.asked = None;
         state.slots.extend_from_slice(slots);

@@ -1,6 +1,7 @@
 //! Bytes of this process that begin at a multiple of [`MAX_ALIGNMENT`]: what is read over a network, and copies.
 
 use crate::codec::MAX_ALIGNMENT;
+use crate::region::{MIN_REGION_BYTES, Region};
 use dmrpc_fabric::link::{Destination, Part};
 use dmrpc_fabric::rdma::Block;
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
@@ -9,12 +10,22 @@ use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+/// Where bytes are.
+enum Memory {
+    Heap,
+    /// In memory that was used before and will be again.
+    Region {
+        _region: Region,
+    },
+    /// In memory that is registered with a device.
+    Registered(Arc<Block>),
+}
+
 /// Bytes of one owner.
 pub(crate) struct Buffer {
     start: NonNull<u8>,
     len: usize,
-    /// Where they are, if that is registered with a device; else they are a piece of the heap.
-    block: Option<Arc<Block>>,
+    memory: Memory,
 }
 
 // SAFETY: it owns its memory, as a `Box<[u8]>` does.
@@ -25,42 +36,59 @@ unsafe impl Sync for Buffer {}
 impl Buffer {
     /// `len` zeros.
     pub(crate) fn zeroed(len: usize) -> Self {
-        // SAFETY: `allocate` gives memory of that layout, which is all zeros.
-        Self { start: Self::allocate(len, |layout| unsafe { alloc_zeroed(layout) }), len, block: None }
+        // SAFETY: `in_heap` gives a layout that is not empty.
+        Self::in_heap(len, |layout| unsafe { alloc_zeroed(layout) })
+    }
+
+    /// `len` bytes, whatever they are: zeros, or bytes of buffers that are gone.
+    pub(crate) fn of_len(len: usize) -> Self {
+        if len < MIN_REGION_BYTES {
+            return Self::zeroed(len);
+        }
+        let region = Region::new(len);
+        Self { start: region.start(), len, memory: Memory::Region { _region: region } }
     }
 
     pub(crate) fn copy_of(bytes: &[u8]) -> Self {
-        // SAFETY: the layout is not empty.
-        let start = Self::allocate(bytes.len(), |layout| unsafe { alloc(layout) });
-        // SAFETY: new memory of that length, all of which is written.
-        unsafe { start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        Self { start, len: bytes.len(), block: None }
+        let buffer = if bytes.len() < MIN_REGION_BYTES {
+            // SAFETY: `in_heap` gives a layout that is not empty.
+            Self::in_heap(bytes.len(), |layout| unsafe { alloc(layout) })
+        } else {
+            Self::of_len(bytes.len())
+        };
+        // SAFETY: memory of that length, which nobody else has; all of it is written.
+        unsafe { buffer.start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        buffer
     }
 
     /// The first `len` bytes of a block.
     pub(crate) fn registered(mut block: Block, len: usize) -> Self {
         let start = NonNull::from(&mut block[..len]).cast();
-        Self { start, len, block: Some(Arc::new(block)) }
+        Self { start, len, memory: Memory::Registered(Arc::new(block)) }
     }
 
     /// The block that the bytes are in, for a device to read. Nobody changes them who shares them.
     pub(crate) fn block(&self) -> Option<&Arc<Block>> {
-        self.block.as_ref()
+        match &self.memory {
+            Memory::Registered(block) => Some(block),
+            _ => None,
+        }
     }
 
     fn layout(len: usize) -> Layout {
         Layout::from_size_align(len.max(1), MAX_ALIGNMENT).expect("lengths are those of slices")
     }
 
-    fn allocate(len: usize, allocate: impl FnOnce(Layout) -> *mut u8) -> NonNull<u8> {
+    fn in_heap(len: usize, allocate: impl FnOnce(Layout) -> *mut u8) -> Self {
         let layout = Self::layout(len);
-        NonNull::new(allocate(layout)).unwrap_or_else(|| handle_alloc_error(layout))
+        let start = NonNull::new(allocate(layout)).unwrap_or_else(|| handle_alloc_error(layout));
+        Self { start, len, memory: Memory::Heap }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.block.is_none() {
+        if matches!(self.memory, Memory::Heap) {
             // SAFETY: allocated with that layout.
             unsafe { dealloc(self.start.as_ptr(), Self::layout(self.len)) };
         }
@@ -97,7 +125,7 @@ pub(crate) struct Arrivals {
 
 impl Arrivals {
     pub(crate) fn new(len: usize) -> Self {
-        Self { buffer: Arc::new(Buffer::zeroed(len)), given: 0 }
+        Self { buffer: Arc::new(Buffer::of_len(len)), given: 0 }
     }
 
     /// The next `len` bytes, to be written by somebody else.
@@ -112,7 +140,7 @@ impl Arrivals {
         Box::new(Berth::new(self.buffer.clone(), range))
     }
 
-    /// The buffer, if nobody writes any more. A place that was never written is zeros.
+    /// The buffer, if nobody writes any more. What was never written is whatever it was before.
     pub(crate) fn finish(mut self) -> Option<Arc<Buffer>> {
         // Also sees to it that what others wrote is seen here.
         Arc::get_mut(&mut self.buffer)?;

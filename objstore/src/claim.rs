@@ -4,7 +4,8 @@
 //! them against a model of the memory node, with crashes and delays.
 //!
 //! 1. From when an object is published until its last reference here is dropped, it is covered by a hold of this session, or
-//!    by a loan that was not given back, or the claim is lost and says so.
+//!    by a loan that was not given back, or the claim is lost and says so. One that was lent and is not published is this
+//!    process's own until then: whoever borrows it keeps it by the loan.
 //! 2. A loan is given back exactly once, and only when the object is no longer used here or a hold of this session is
 //!    confirmed.
 //! 3. A hold is given back exactly once.
@@ -14,6 +15,8 @@
 pub(crate) enum Claim<M, L> {
     /// Made here, and nobody else knows of it.
     Unpublished(M),
+    /// Made here and lent, and the node does not know of it.
+    Lent(M),
     /// This session has a hold, which is this claim's alone.
     Held,
     /// Somebody else's hold covers it, until the loan is given back.
@@ -29,6 +32,8 @@ pub(crate) enum Claim<M, L> {
 pub(crate) enum Farewell<M, L> {
     /// Take the pages back: nobody else knows of them.
     Recycle(M),
+    /// As `Recycle`, of an object that was lent: it came back from all whom it was lent to.
+    Withdraw(M),
     /// Give the hold back.
     Release,
     /// Give the loan back.
@@ -45,9 +50,25 @@ impl<M, L> Claim<M, L> {
     /// another session's stream, and its lender can let go of it once the hold is confirmed.
     pub(crate) fn publish(&mut self) -> Option<M> {
         self.replace(|claim| match claim {
-            Claim::Unpublished(making) => (Claim::Held, Some(making)),
+            Claim::Unpublished(making) | Claim::Lent(making) => (Claim::Held, Some(making)),
             other => (other, None),
         })
+    }
+
+    /// The object is lent before it is published. Whether it is so for the first time.
+    pub(crate) fn lend(&mut self) -> bool {
+        self.replace(|claim| match claim {
+            Claim::Unpublished(making) => (Claim::Lent(making), true),
+            other => (other, false),
+        })
+    }
+
+    /// How the object is made, if it is not published yet.
+    pub(crate) fn making(&self) -> Option<&M> {
+        match self {
+            Claim::Unpublished(making) | Claim::Lent(making) => Some(making),
+            _ => None,
+        }
     }
 
     /// The node refused the commit: what the object is made over is gone.
@@ -102,7 +123,7 @@ impl<M, L> Claim<M, L> {
     /// The session is over: its holds are gone, and so are pages that were not published.
     pub(crate) fn session_ended(&mut self) {
         match self {
-            Claim::Unpublished(_) | Claim::Held | Claim::Adopting(None) => *self = Claim::Lost,
+            Claim::Unpublished(_) | Claim::Lent(_) | Claim::Held | Claim::Adopting(None) => *self = Claim::Lost,
             Claim::Borrowed(_) | Claim::Adopting(Some(_)) | Claim::Lost => {}
         }
     }
@@ -116,6 +137,7 @@ impl<M, L> Claim<M, L> {
     pub(crate) fn end(&mut self) -> Farewell<M, L> {
         match std::mem::replace(self, Claim::Lost) {
             Claim::Unpublished(making) => Farewell::Recycle(making),
+            Claim::Lent(making) => Farewell::Withdraw(making),
             Claim::Held => Farewell::Release,
             Claim::Borrowed(loan) => Farewell::Return(loan),
             Claim::Adopting(Some(loan)) => Farewell::Return(loan),

@@ -7,6 +7,7 @@ use crate::far::Far;
 use crate::object::Object;
 use crate::segment::{Segment, Segments};
 use crate::session::{Answer, Session, Undo, Waiting};
+use crate::unannounced::Unannounced;
 use crate::{AnyRef, StoreError, StoreOptions, Subject, fork, loan};
 use dashmap::DashMap;
 use dmrpc_fabric::link::Body;
@@ -42,8 +43,10 @@ pub(crate) struct Client {
     pub(crate) max_object_bytes: u64,
     pub(crate) arena: Arena,
     pub(crate) segments: Segments,
-    /// Objects that this session has a hold on.
+    /// Objects that this session has a hold on, and those that it made and lent.
     pub(crate) known: DashMap<ObjectId, Weak<Object>>,
+    /// What of those the node does not know of. Its lock is taken before those of claims.
+    pub(crate) unannounced: Mutex<Unannounced>,
     pub(crate) cache: Cache,
     /// What was lent over links that are gone, and until when it is kept.
     lingering: Mutex<Vec<(Instant, Vec<AnyRef>)>>,
@@ -74,6 +77,7 @@ impl Client {
             arena: Arena::new(welcome.node, session.is_bound, page_size.shift(), welcome.quota_pages),
             segments: Segments::default(),
             known: DashMap::new(),
+            unannounced: Mutex::default(),
             cache: Cache::new(options.cache_bytes),
             lingering: Mutex::default(),
             borrowed: AtomicBool::new(false),
@@ -210,7 +214,7 @@ impl Client {
 
     /// A buffer for an object that goes to the node, or comes from there.
     pub(crate) fn buffer(&self, len: usize) -> Buffer {
-        self.far.as_ref().map_or_else(|| Buffer::zeroed(len), |far| far.buffer(len))
+        self.far.as_ref().map_or_else(|| Buffer::of_len(len), |far| far.buffer(len))
     }
 
     // Reading.
@@ -297,8 +301,24 @@ impl Client {
 
     // Claims.
 
+    /// Publishes all that was lent and is not published.
+    pub(crate) fn announce(&self) {
+        self.unannounced.lock().announce();
+    }
+
     /// Asks for holds on objects whose claims say so.
     pub(crate) fn adopt(&self, objects: &[Arc<Object>]) {
+        if objects.is_empty() {
+            return;
+        }
+        // Held, so that nothing comes in between.
+        let mut unannounced = self.unannounced.lock();
+        unannounced.announce();
+        self.ask_for_holds(objects);
+    }
+
+    /// As [`adopt`](Client::adopt), behind what was lent before.
+    pub(crate) fn ask_for_holds(&self, objects: &[Arc<Object>]) {
         for objects in objects.chunks(MAX_HOLDS) {
             let ids: Vec<ObjectId> = objects.iter().map(|object| object.id()).collect();
             let about = Some(Subject::Object(ids[0]));

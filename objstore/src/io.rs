@@ -10,7 +10,7 @@ use crate::client::{Client, PROMOTE_AFTER};
 use crate::far::Far;
 use crate::segment::Segment;
 use crate::session::{Answer, Pending, Session, Undo, Waiting, link_error, refusal};
-use crate::{StoreError, StoreOptions, Subject, registry};
+use crate::{StoreError, StoreOptions, Subject, region, registry};
 use dmrpc_fabric::LinkOptions;
 use dmrpc_fabric::address::Address;
 use dmrpc_fabric::link::{Body, Incoming, Interests, Link, LinkError, Receiver, Target, TrySendError};
@@ -252,6 +252,7 @@ impl Io {
         self.session.lock().state().applied(head.applied);
         match reply {
             Owned::Freed { extents, slots } => client.arena.give_back(extents, &slots),
+            Owned::Wanted => client.announce(),
             Owned::Failed => self.failed(head),
             Owned::Reclaim => {
                 for segment in client.arena.reclaim() {
@@ -524,6 +525,7 @@ impl Io {
         }
         if self.unmap_at.is_some_and(|at| at <= now) {
             client.segments.unmap_idle();
+            region::release_idle();
             self.unmap_at = Some(now + UNMAP_AFTER);
         }
         self.linger_at = client.stop_lingering(now);
@@ -552,7 +554,7 @@ impl Io {
         due(self.promote_at);
         due(self.linger_at);
         due(self.broken.map(|(_, retry_at)| retry_at));
-        due(self.unmap_at.filter(|_| self.client.upgrade().is_some_and(|client| client.segments.has_foreign())));
+        due(self.unmap_at.filter(|_| self.has_idle_memory()));
         due((now < self.awake_until).then(|| now + crate::session::RELEASE_DELAY));
         if self.client.upgrade().is_some_and(|client| client.arena.has_waiters()) {
             due(Some(now + MEMORY_TICK));
@@ -591,6 +593,11 @@ impl Io {
         self.session.lock_for_io().state().awake();
     }
 
+    /// Whether there may be memory to be given back.
+    fn has_idle_memory(&self) -> bool {
+        region::has_kept() || self.client.upgrade().is_some_and(|client| client.segments.has_foreign())
+    }
+
     /// How to wait for the sender's descriptors.
     fn sender_flags(&self) -> Vec<PollFlags> {
         let mut held = self.session.lock();
@@ -622,6 +629,7 @@ enum Owned {
     Failed,
     Reclaim,
     Goodbye,
+    Wanted,
     Other,
 }
 
@@ -649,6 +657,7 @@ impl Owned {
             Reply::Notice(Notice::Failed) => Owned::Failed,
             Reply::Notice(Notice::Reclaim { .. }) => Owned::Reclaim,
             Reply::Notice(Notice::Goodbye) => Owned::Goodbye,
+            Reply::Notice(Notice::Wanted) => Owned::Wanted,
             _ => Owned::Other,
         }
     }

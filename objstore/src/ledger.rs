@@ -35,6 +35,11 @@ impl<R> Lent<R> {
         self.last
     }
 
+    /// The reference under this number, if it is lent.
+    pub(crate) fn get(&self, number: u64) -> Option<&R> {
+        self.entries.get(&number)
+    }
+
     /// The reference under this number, if it is lent. It is to be dropped.
     #[must_use]
     pub(crate) fn returned(&mut self, number: u64) -> Option<R> {

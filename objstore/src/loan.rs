@@ -34,6 +34,8 @@ const MAX_INLINE: u64 = 1 << 20;
 #[derive(Clone)]
 pub struct Loans {
     shared: Arc<LoansShared>,
+    /// Whether what is lent by this clone is good for as long as its lender lives, and no longer.
+    until_answered: bool,
 }
 
 struct LoansShared {
@@ -45,11 +47,22 @@ impl Loans {
     /// Nothing lent yet. When the link ends, what is lent is kept for `grace`, so that borrowers can take holds of their
     /// own.
     pub fn new(grace: Duration) -> Self {
-        Self { shared: Arc::new(LoansShared { grace, book: Mutex::new(Lent::new(MAX_LOANS)) }) }
+        let shared = LoansShared { grace, book: Mutex::new(Lent::new(MAX_LOANS)) };
+        Self { shared: Arc::new(shared), until_answered: false }
+    }
+
+    /// The same loans, for references in a question whose answer is waited for: if the lender dies meanwhile nobody needs them.
+    /// An object that was made here is not published for them, so that a reference which is made for one question, and
+    /// dropped with its answer, is no work for the memory node at all. When the answer has come, tell
+    /// [`outlived`](Loans::outlived) what is still lent.
+    #[must_use]
+    pub fn until_answered(&self) -> Self {
+        Self { shared: self.shared.clone(), until_answered: true }
     }
 
     /// Appends the reference to `out` as a [`WireRef`], and keeps a clone until [`returned`](Loans::returned) has the number
-    /// that comes back; 0 if there is nothing to return. The object is published before.
+    /// that comes back; 0 if there is nothing to return. The object is published before, unless these loans are
+    /// [`until_answered`](Loans::until_answered).
     ///
     /// # Errors
     ///
@@ -67,8 +80,13 @@ impl Loans {
                 Ok(0)
             }
             Target::Stored(object) => {
-                object.publish()?;
                 let extents = extents_of(object, &reference.range());
+                // Who gets no extents has to ask the node for them.
+                if self.until_answered && !extents.is_empty() {
+                    object.lend()?;
+                } else {
+                    object.publish()?;
+                }
                 let loan = {
                     let mut book = self.shared.book.lock();
                     if !book.has_room() {
@@ -91,6 +109,24 @@ impl Loans {
         drop(book);
         // Not under the lock: the last reference may be among them.
         drop(returned);
+    }
+
+    /// The question is answered for which these were lent: what was not returned is published.
+    ///
+    /// # Errors
+    ///
+    /// What can go wrong with a request.
+    pub fn outlived(&self, loans: &[u64]) -> Result<(), StoreError> {
+        let lent: SmallVec<[AnyRef; 1]> = {
+            let book = self.shared.book.lock();
+            loans.iter().filter_map(|number| book.get(*number)).cloned().collect()
+        };
+        for reference in &lent {
+            if let Target::Stored(object) = &reference.target {
+                object.publish()?;
+            }
+        }
+        Ok(())
     }
 
     /// Number of references that are lent now.

@@ -1,7 +1,10 @@
 //! Objects in a memory node, as this process knows them.
 //!
 //! 1. The claim (`claim.rs`) says what entitles this process to the bytes. Dropping the last reference settles it.
-//! 2. An object is published in the session's stream before anything that names it can be sent to anybody.
+//! 2. An object is published in the session's stream before anything that names it can be sent to anybody; but for a loan that
+//!    ends with the lender ([`Object::lend`]). Such an object is published when somebody waits for it, or never.
+//! 3. Before this session sends what may wait for another's commit, all that it has lent so far is published, in the order in
+//!    which it was lent: no two sessions wait for each other.
 
 use crate::claim::{Claim, Farewell};
 use crate::client::Client;
@@ -170,7 +173,32 @@ impl Object {
     }
 
     fn is_derived_and_unpublished(&self) -> bool {
-        matches!(&*self.claim.lock(), Claim::Unpublished(Making { base: Some(_), .. }))
+        self.claim.lock().making().is_some_and(|making| making.base.is_some())
+    }
+
+    /// Whether the object may be lent before it is published: what it is made of stays as it is for whoever has mapped it,
+    /// also if this process dies.
+    fn may_wait(&self) -> bool {
+        !self.published.load(Ordering::Acquire) && self.client.local && self.client.arena.is_separate()
+    }
+
+    /// Has the object known to those whom it is lent to, and nobody else. It is published when somebody waits for it. For
+    /// loans that end with the lender only: if this process dies first, they come to nothing.
+    pub(crate) fn lend(self: &Arc<Self>) -> Result<(), StoreError> {
+        if !self.may_wait() {
+            return self.publish();
+        }
+        self.client.check_open()?;
+        let mut unannounced = self.client.unannounced.lock();
+        let mut claim = self.claim.lock();
+        if claim.lend() {
+            unannounced.add(self);
+            drop((claim, unannounced));
+            self.make_known();
+            return Ok(());
+        }
+        drop((claim, unannounced));
+        self.check_claim()
     }
 
     /// Sends the commit, unless that was done before.
@@ -181,15 +209,29 @@ impl Object {
             return self.check_claim();
         }
         self.client.check_open()?;
+        if self.is_derived_and_unpublished() {
+            // The commit may wait for the base's.
+            let mut unannounced = self.client.unannounced.lock();
+            unannounced.announce();
+            return self.publish_in_turn();
+        }
+        self.publish_in_turn()
+    }
+
+    /// As [`publish`](Object::publish); if the object is made over another, after all that was lent before.
+    pub(crate) fn publish_in_turn(self: &Arc<Self>) -> Result<(), StoreError> {
+        fork::check()?;
         let mut claim = self.claim.lock();
-        let Claim::Unpublished(making) = &*claim else {
+        let Some(making) = claim.making() else {
             drop(claim);
             return self.check_claim();
         };
         let base = match &making.base {
             Some(base) => {
-                base.publish()?;
-                base.start_adopting();
+                base.publish_in_turn()?;
+                if base.claim.lock().adopt() {
+                    self.client.ask_for_holds(std::slice::from_ref(base));
+                }
                 base.id
             }
             None => ObjectId::NULL,
@@ -285,6 +327,8 @@ impl Object {
 
     pub(crate) async fn grant(self: &Arc<Self>, of: &AnyRef, time_to_live: Duration) -> Result<Granted, StoreError> {
         self.publish()?;
+        // The object may be a borrowed one, whose commit is waited for.
+        self.client.announce();
         let mut token = GrantToken([0; 16]);
         getrandom::fill(&mut token.0)
             .map_err(|error| StoreError::Io { doing: "drawing random bytes", why: error.to_string() })?;
@@ -410,20 +454,19 @@ impl Drop for Object {
             // Everything is the parent's affair.
             return;
         }
-        match self.claim.get_mut().end() {
-            Farewell::Recycle(making) => {
+        let farewell = self.claim.get_mut().end();
+        if !matches!(farewell, Farewell::Recycle(_) | Farewell::Return(_)) {
+            self.client.known.remove_if(&self.id, |_, known| known.strong_count() == 0);
+        }
+        match farewell {
+            Farewell::Recycle(making) | Farewell::Withdraw(making) => {
                 let extents = making.patches.iter().map(|patch| Extent::from(patch.extent));
                 let slot = SlotLease::new(self.id.slot(), self.id.generation());
                 self.client.arena.give_back(extents.filter(|extent| !extent.is_hole()), &[slot]);
             }
-            Farewell::Release => {
-                self.client.known.remove_if(&self.id, |_, known| known.strong_count() == 0);
-                self.client.session.release(self.id);
-            }
+            Farewell::Release => self.client.session.release(self.id),
             Farewell::Return(loan) => loan.give_back(),
-            Farewell::Nothing => {
-                self.client.known.remove_if(&self.id, |_, known| known.strong_count() == 0);
-            }
+            Farewell::Nothing => {}
         }
     }
 }

@@ -9,6 +9,7 @@ use dmrpc_fabric::rdma::RemoteRun;
 use dmrpc_pages::{Extent, PageSize};
 use dmrpc_wire::{RegionInfo, SegmentInfo};
 use parking_lot::RwLock;
+use rustix::fs::SealFlags;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -66,6 +67,18 @@ impl Segment {
         let Memory::Far(region) = &self.memory else { return None };
         let shift = self.page_size.shift();
         crate::far::run(region, u64::from(extent.first) << shift, u64::from(extent.count) << shift)
+    }
+
+    /// Whether the segment has its memory to itself: when it is dropped, what is mapped of it stays as it is. A part of a file
+    /// is soon part of another segment.
+    pub(crate) fn is_separate(&self) -> bool {
+        match &self.memory {
+            // A memfd that is a segment can't shrink; a file that holds several can't be sealed so.
+            Memory::Mapped { fd, .. } => {
+                rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
+            }
+            Memory::Far(_) => false,
+        }
     }
 
     /// Where an extent of this segment begins in memory, if it lies within.

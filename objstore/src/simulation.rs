@@ -1,11 +1,13 @@
 //! Many processes with claims, ledgers and links between them, against a model of the memory node, on a clock of its own.
 //!
 //! Links are ordered, each message takes its own time up to [`MAX_DELAY`], and the links of one process are not ordered among
-//! each other: a reference overtakes the commit of its object, a hold overtakes it too, a release overtakes the loan. A
-//! process that crashes leaves behind what it sent. The grace period is long enough for a hold to be asked for.
+//! each other: a reference overtakes the commit of its object, a hold overtakes it too, a release overtakes the loan. Some
+//! references are lent before they are published, which happens when somebody is found to wait, or never. A process that
+//! crashes leaves behind what it sent. The grace period is long enough for a hold to be asked for.
 //!
 //! Checked after every step: invariants 1 to 3 of `claim.rs` and `ledger.rs`, seen from the node: an object that some process
-//! may read is there. Checked at the end: everything is gone.
+//! may read is there, and its pages are not used again. Checked at the end: everything is gone, nobody waits for ever
+//! (invariant 3 of `object.rs`), and nothing was lost but what died with its maker.
 
 use crate::claim::{Claim, Farewell};
 use crate::ledger::{Borrowed, Lent};
@@ -14,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const PROCESSES: usize = 4;
 const MAX_DELAY: u64 = 20;
 /// Seeing that a peer is gone takes one delay at most, and having a hold asked for at the node another; and there the request
-/// may wait for one commit for each other process.
-const GRACE: u64 = (2 + PROCESSES as u64) * MAX_DELAY;
+/// may wait for one commit for each other process, which may have to be asked for.
+const GRACE: u64 = (2 + 3 * PROCESSES as u64) * MAX_DELAY;
 
 type ObjectName = usize;
 type ReferenceName = usize;
@@ -100,6 +102,8 @@ enum Answer {
         reference: ReferenceName,
         object: ObjectName,
     },
+    /// Somebody waits for an object of this session's.
+    Wanted,
 }
 
 #[derive(Default)]
@@ -113,8 +117,12 @@ struct Node {
     made: BTreeSet<ObjectName>,
     /// Objects that are gone, or will never be made.
     past: BTreeSet<ObjectName>,
+    /// Objects whose commit failed.
+    failed: BTreeSet<ObjectName>,
     /// Who may make which object: the slots.
     makers: BTreeMap<ObjectName, usize>,
+    /// Requests for which the maker was told that somebody waits.
+    told: BTreeSet<(usize, ObjectName)>,
 }
 
 impl Node {
@@ -162,6 +170,8 @@ struct Process {
     lent: BTreeMap<usize, Lent<ReferenceName>>,
     borrowed: BTreeMap<usize, Borrowed<ReferenceName>>,
     lingering: Vec<(u64, ReferenceName)>,
+    /// What was lent and is not published, in order; some of it may be gone.
+    unannounced: VecDeque<ReferenceName>,
     crashed: bool,
 }
 
@@ -175,6 +185,8 @@ struct World {
     answers: Vec<Stream<Answer>>,
     next_name: usize,
     losses: usize,
+    /// Objects whose pages their makers use again.
+    recycled: BTreeSet<ObjectName>,
 }
 
 impl World {
@@ -195,6 +207,7 @@ impl World {
             answers: (0..PROCESSES).map(|_| Stream::new()).collect(),
             next_name: 0,
             losses: 0,
+            recycled: BTreeSet::new(),
         }
     }
 
@@ -226,10 +239,15 @@ impl World {
         }
         let mut reference = self.processes[process].references.remove(&name).expect("in use");
         match reference.claim.end() {
-            Farewell::Recycle(Some(base)) => self.release_use(process, base),
+            Farewell::Recycle(base) | Farewell::Withdraw(base) => {
+                self.recycled.insert(reference.object);
+                if let Some(base) = base {
+                    self.release_use(process, base);
+                }
+            }
             Farewell::Release => self.ask(process, Ask::Release { object: reference.object }),
             Farewell::Return((lender, number)) => self.give_back(process, lender, number),
-            Farewell::Recycle(None) | Farewell::Nothing => {}
+            Farewell::Nothing => {}
         }
     }
 
@@ -244,11 +262,27 @@ impl World {
     }
 
     fn publish(&mut self, process: usize, name: ReferenceName) {
+        if self.reference(process, name).claim.making().is_some_and(Option::is_some) {
+            self.announce(process);
+        }
+        self.publish_in_turn(process, name);
+    }
+
+    /// Publishes what was lent.
+    fn announce(&mut self, process: usize) {
+        while let Some(name) = self.processes[process].unannounced.pop_front() {
+            if self.processes[process].references.contains_key(&name) {
+                self.publish_in_turn(process, name);
+            }
+        }
+    }
+
+    fn publish_in_turn(&mut self, process: usize, name: ReferenceName) {
         let Some(base) = self.reference(process, name).claim.publish() else { return };
         if let Some(base) = base {
-            self.publish(process, base);
+            self.publish_in_turn(process, base);
             if self.reference(process, base).claim.adopt() {
-                self.adopt(process, base);
+                self.ask_for_hold(process, base);
             }
         }
         let object = self.reference(process, name).object;
@@ -260,6 +294,11 @@ impl World {
     }
 
     fn adopt(&mut self, process: usize, name: ReferenceName) {
+        self.announce(process);
+        self.ask_for_hold(process, name);
+    }
+
+    fn ask_for_hold(&mut self, process: usize, name: ReferenceName) {
         let reference = self.reference(process, name);
         reference.uses += 1;
         let object = reference.object;
@@ -290,7 +329,11 @@ impl World {
                 if self.links[&(process, peer)].ended.is_some() || self.processes[peer].crashed {
                     return;
                 }
-                self.publish(process, name);
+                if self.random.below(2) == 0 {
+                    self.publish(process, name);
+                } else if self.reference(process, name).claim.lend() {
+                    self.processes[process].unannounced.push_back(name);
+                }
                 let reference = self.reference(process, name);
                 reference.uses += 1;
                 let object = reference.object;
@@ -328,7 +371,19 @@ impl World {
                     Ask::Hold { object, .. } => Some(*object),
                     Ask::Release { .. } | Ask::Return { .. } => None,
                 };
-                if waits_for.is_some_and(|object| self.node.is_pending(object)) {
+                // What the session itself has not made by now, it does not make any more: its requests are in order.
+                let may_come =
+                    |object: &ObjectName| self.node.makers[object] != process && self.node.is_pending(*object);
+                if let Some(object) = waits_for.filter(may_come) {
+                    if self.node.told.insert((process, object)) {
+                        let maker = self.node.makers[&object];
+                        self.answers[maker].send(self.now, &mut self.random, Answer::Wanted);
+                    }
+                    // What a session has waiting when its link is seen to be gone is not done any more.
+                    let stream = &mut self.asks[process];
+                    if stream.ended.is_some_and(|at| at <= self.now) {
+                        stream.messages.clear();
+                    }
                     break;
                 }
                 let ask = self.asks[process].receive(self.now).expect("looked at");
@@ -384,6 +439,7 @@ impl World {
                     self.node.objects.entry(object).or_default().insert(process, 1);
                     self.node.made.insert(object);
                 } else {
+                    self.node.failed.insert(object);
                     answers.push((process, Answer::Failed { reference, object }));
                 }
             }
@@ -416,7 +472,9 @@ impl World {
                 let reference = self.reference(process, name);
                 let (lost, object) = (reference.claim.is_lost(), reference.object);
                 // An object whose maker crashed before it was committed, or whose base is such a one, never was.
-                self.losses += usize::from(lost && self.node.made.contains(&object));
+                let maker = self.node.makers[&object];
+                let never_was = self.processes[maker].crashed || self.node.failed.contains(&object);
+                self.losses += usize::from(lost && (self.node.made.contains(&object) || !never_was));
                 self.release_use(process, name);
             }
             Answer::Failed { reference: name, object } => {
@@ -425,6 +483,7 @@ impl World {
                 }
                 self.ask(process, Ask::Return { object });
             }
+            Answer::Wanted => self.announce(process),
         }
     }
 
@@ -464,9 +523,13 @@ impl World {
         for (process, state) in self.processes.iter().enumerate().filter(|(_, p)| !p.crashed) {
             for (name, reference) in &state.references {
                 let fine = match reference.claim {
-                    Claim::Unpublished(_) | Claim::Lost => true,
+                    Claim::Lost => true,
+                    Claim::Unpublished(_) | Claim::Lent(_) => !self.recycled.contains(&reference.object),
                     // A link that is lost, but not seen to be, is covered by the grace periods.
-                    _ => !self.node.past.contains(&reference.object) || !self.node.made.contains(&reference.object),
+                    _ => {
+                        (!self.node.past.contains(&reference.object) || !self.node.made.contains(&reference.object))
+                            && !self.recycled.contains(&reference.object)
+                    }
                 };
                 assert!(
                     fine,

@@ -36,6 +36,8 @@ pub enum ReplyOp {
     Reclaim = 66,
     /// Unasked: the session is over.
     Goodbye = 67,
+    /// Unasked: somebody waits for an object that the session has yet to commit.
+    Wanted = 68,
 }
 
 impl ReplyOp {
@@ -55,6 +57,7 @@ impl ReplyOp {
             65 => Failed,
             66 => Reclaim,
             67 => Goodbye,
+            68 => Wanted,
             _ => return None,
         })
     }
@@ -294,6 +297,9 @@ pub enum Notice<'a> {
     },
     /// The session is over, for the head's status.
     Goodbye,
+    /// Another session waits for an object in a slot that is leased to this one: whatever it has lent and not committed it is to
+    /// commit now.
+    Wanted,
 }
 
 impl<'a> Reply<'a> {
@@ -313,6 +319,7 @@ impl<'a> Reply<'a> {
             Reply::Notice(Notice::Failed) => ReplyOp::Failed,
             Reply::Notice(Notice::Reclaim { .. }) => ReplyOp::Reclaim,
             Reply::Notice(Notice::Goodbye) => ReplyOp::Goodbye,
+            Reply::Notice(Notice::Wanted) => ReplyOp::Wanted,
         }
     }
 
@@ -341,7 +348,7 @@ impl<'a> Reply<'a> {
                 push(out, &RawSegment::from(segment));
                 push(out, slots);
             }
-            Reply::Done | Reply::Data | Reply::Notice(Notice::Failed | Notice::Goodbye) => {}
+            Reply::Done | Reply::Data | Reply::Notice(Notice::Failed | Notice::Goodbye | Notice::Wanted) => {}
             Reply::Held(statuses) => push(out, statuses),
             Reply::Resolved(Resolved { size, extents }) => {
                 push(out, &U64::new(size));
@@ -400,6 +407,7 @@ impl<'a> Reply<'a> {
             ReplyOp::Failed => Reply::Notice(Notice::Failed),
             ReplyOp::Reclaim => Reply::Notice(Notice::Reclaim { pages: reader.take::<U32>()?.get() }),
             ReplyOp::Goodbye => Reply::Notice(Notice::Goodbye),
+            ReplyOp::Wanted => Reply::Notice(Notice::Wanted),
         };
         reader.finish()?;
         let head = ReplyHead { op, status, sequence: raw.sequence.get(), applied: raw.applied.get() };

@@ -118,6 +118,7 @@ proptest! {
             Reply::Notice(Notice::Failed),
             Reply::Notice(Notice::Reclaim { pages: a }),
             Reply::Notice(Notice::Goodbye),
+            Reply::Notice(Notice::Wanted),
         ] {
             check_reply(reply, Status::Stale, sequence, applied);
         }

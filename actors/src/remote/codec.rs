@@ -5,7 +5,7 @@ use super::attach::{self, Scope};
 use super::peer::Peer;
 use crate::{Actor, ActorError, Message, Reply};
 use bytes::Bytes;
-use dmrpc_objstore::{AnyRef, Lending, StoreError, with_borrower, with_lender};
+use dmrpc_objstore::{AnyRef, Lending, Loans, StoreError, with_borrower, with_lender};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -34,15 +34,17 @@ impl Codec {
 pub struct Output<'a> {
     peer: &'a Arc<Peer>,
     codec: Codec,
+    loans: Loans,
     pub(crate) payload: &'a mut Vec<u8>,
     pub(crate) attachments: Vec<Bytes>,
     pub(crate) lending: Option<Lending>,
 }
 
 impl<'a> Output<'a> {
-    pub(crate) fn new(peer: &'a Arc<Peer>, codec: Codec, payload: &'a mut Vec<u8>) -> Self {
+    /// `loans`: those under which references go.
+    pub(crate) fn new(peer: &'a Arc<Peer>, codec: Codec, loans: Loans, payload: &'a mut Vec<u8>) -> Self {
         payload.clear();
-        Self { peer, codec, payload, attachments: Vec::new(), lending: None }
+        Self { peer, codec, loans, payload, attachments: Vec::new(), lending: None }
     }
 
     /// Writes `value`, which is all there is.
@@ -53,7 +55,7 @@ impl<'a> Output<'a> {
     pub fn write<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), ActorError> {
         let payload = std::mem::take(self.payload);
         let scope = Scope { codec: self.codec, attachments: Vec::new(), peer: Arc::clone(self.peer) };
-        let (codec, loans) = (self.codec, self.peer.loans());
+        let (codec, loans) = (self.codec, &self.loans);
         let ((written, lending), scope) = attach::within(scope, || {
             with_lender(loans, || match codec {
                 Codec::Postcard => postcard::to_extend(value, payload).map_err(ActorError::malformed),
@@ -77,9 +79,8 @@ impl Output<'_> {
     pub(crate) fn write_raw(&mut self, value: &[u8], refs: &[AnyRef]) -> Result<(), ActorError> {
         self.payload.extend_from_slice(value);
         // Each serializes to its place in the table, which is that in `refs`; where it stands in the value, the caller has written.
-        let (lent, lending) = with_lender(self.peer.loans(), || {
-            refs.iter().try_for_each(|reference| postcard::to_stdvec(reference).map(drop))
-        });
+        let (lent, lending) =
+            with_lender(&self.loans, || refs.iter().try_for_each(|reference| postcard::to_stdvec(reference).map(drop)));
         lent.map_err(|error| ActorError::Reference(error.to_string().into()))?;
         self.lending = (lending.count() > 0).then_some(lending);
         Ok(())

@@ -12,7 +12,7 @@ use crate::ActorError;
 use crate::system::WeakSystem;
 use bytes::Bytes;
 use dmrpc_fabric::link::{Body, MAX_HEAD_BYTES};
-use dmrpc_objstore::{Borrows, Loans, Store};
+use dmrpc_objstore::{Borrows, Lending, Loans, Store};
 use parking_lot::Mutex;
 use slab::Slab;
 use std::cell::RefCell;
@@ -66,6 +66,8 @@ struct Pending {
     serial: u64,
     /// `None` when nobody waits any longer.
     completion: Option<Completion>,
+    /// What was lent for it.
+    loans: Vec<u64>,
 }
 
 /// Messages to be sent, one head after the other.
@@ -201,9 +203,20 @@ impl Peer {
         codec: Codec,
         write: impl FnOnce(&mut Output<'_>) -> Result<(), ActorError>,
     ) -> Result<(), ActorError> {
+        self.send_under(self.loans.clone(), frame, codec, write).map(drop)
+    }
+
+    /// As [`send`](Peer::send), with the loans under which references go. Gives their numbers.
+    fn send_under(
+        self: &Arc<Self>,
+        loans: Loans,
+        frame: Frame<'_>,
+        codec: Codec,
+        write: impl FnOnce(&mut Output<'_>) -> Result<(), ActorError>,
+    ) -> Result<Vec<u64>, ActorError> {
         // Taken, and not borrowed: `write` is code of the user, which may come back here.
         let mut payload = SCRATCH.take();
-        let mut output = Output::new(self, codec, &mut payload);
+        let mut output = Output::new(self, codec, loans, &mut payload);
         let result = write(&mut output).and_then(|()| {
             let (attachments, lending) = (std::mem::take(&mut output.attachments), output.lending.take());
             let (table, refs) = match &lending {
@@ -211,10 +224,7 @@ impl Peer {
                 None => (&[][..], 0),
             };
             self.queue(frame, output.payload, table, refs, attachments)?;
-            if let Some(lending) = lending {
-                lending.sent();
-            }
-            Ok(())
+            Ok(lending.map(Lending::sent).unwrap_or_default())
         });
         // A scratch that grew for a large message is not kept.
         if payload.capacity() <= 4 * INLINE_PAYLOAD_BYTES {
@@ -302,6 +312,11 @@ impl Peer {
         self.room.notify_waiters();
     }
 
+    /// Whether nothing is to be sent but returns.
+    pub(crate) fn has_returns_only(&self) -> bool {
+        self.outbox.lock().messages.is_empty()
+    }
+
     /// Says that no more requests are wanted.
     pub(crate) fn say_bye(&self) {
         // If the link has ended, there is nobody to say it to.
@@ -368,15 +383,27 @@ impl Peer {
             if pending.len() >= MAX_PENDING {
                 return Err(ActorError::MailboxFull);
             }
-            pending.insert(Pending { serial, completion: Some(completion) }) as u32
+            pending.insert(Pending { serial, completion: Some(completion), loans: Vec::new() }) as u32
         };
-        if let Err(error) = self.send(Frame { request, ..frame }, codec, write) {
-            // Unless the end of the link was faster.
-            let mut pending = self.pending.lock();
-            if pending.get(request as usize).is_some_and(|pending| pending.serial == serial) {
-                pending.remove(request as usize);
+        // The other end may not be able to reach what is not published: then it is to be there without having to be waited for.
+        let loans = if self.on_this_host { self.loans.until_answered() } else { self.loans.clone() };
+        let sent = self.send_under(loans, Frame { request, ..frame }, codec, write);
+        let mut pending = self.pending.lock();
+        let entry = pending.get_mut(request as usize).filter(|pending| pending.serial == serial);
+        match (sent, entry) {
+            (Ok(lent), Some(entry)) => entry.loans = lent,
+            // The answer was faster.
+            (Ok(lent), None) => {
+                drop(pending);
+                self.outlived(&lent);
             }
-            return Err(error);
+            (Err(error), entry) => {
+                // Unless the end of the link was faster.
+                if entry.is_some() {
+                    pending.remove(request as usize);
+                }
+                return Err(error);
+            }
         }
         Ok(Withdrawal { peer: Arc::clone(self), request, serial })
     }
@@ -384,10 +411,21 @@ impl Peer {
     /// An answer came. Whether anything with this number was pending.
     pub(crate) fn answered(&self, request: u32, outcome: Result<Answer<'_>, ActorError>) -> bool {
         let Some(pending) = self.pending.lock().try_remove(request as usize) else { return false };
+        // Before anybody hears of the answer, and may end.
+        self.outlived(&pending.loans);
         if let Some(completion) = pending.completion {
             completion(outcome);
         }
         true
+    }
+
+    /// What was lent for a question that is answered, and is still in use, is no longer this process's alone.
+    fn outlived(&self, loans: &[u64]) {
+        if !loans.is_empty()
+            && let Err(error) = self.loans.outlived(loans)
+        {
+            tracing::warn!(peer = &*self.address, %error, "a ref that a peer keeps can't be published");
+        }
     }
 
     fn withdraw(&self, request: u32, serial: u64) {

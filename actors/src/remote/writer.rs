@@ -1,4 +1,7 @@
 //! The task that sends what a link's outbox gathers: all there is, then one flush, so that the peer is woken once.
+//!
+//! 1. What is returned goes ahead of the answer to the question for which it was lent, so that whoever gets the answer knows
+//!    what is still in use.
 
 use super::frame::{Data, Frame, Kind};
 use super::peer::{Outbox, Peer};
@@ -19,6 +22,10 @@ pub(crate) async fn run(mut sender: AsyncSender, peer: Arc<Peer>) {
             biased;
             () = peer.ended() => return,
             () = peer.work.notified() => {}
+        }
+        if peer.has_returns_only() {
+            // They come with an answer that is about to be queued, in most cases: let it be.
+            tokio::task::yield_now().await;
         }
         loop {
             peer.take_outbox(&mut outbox);
@@ -41,11 +48,6 @@ pub(crate) async fn run(mut sender: AsyncSender, peer: Arc<Peer>) {
 }
 
 async fn send(sender: &mut AsyncSender, outbox: &mut Outbox, returns: &mut Vec<u64>) -> Result<(), LinkError> {
-    let mut start = 0;
-    for (end, body) in outbox.messages.drain(..) {
-        send_one(sender, &outbox.heads[start..end], body).await?;
-        start = end;
-    }
     let mut head = Vec::new();
     for numbers in returns.chunks(MAX_RETURNS) {
         let payload: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
@@ -55,6 +57,11 @@ async fn send(sender: &mut AsyncSender, outbox: &mut Outbox, returns: &mut Vec<u
         send_one(sender, &head, Body::new()).await?;
     }
     returns.clear();
+    let mut start = 0;
+    for (end, body) in outbox.messages.drain(..) {
+        send_one(sender, &outbox.heads[start..end], body).await?;
+        start = end;
+    }
     sender.flush().await
 }
 

@@ -91,8 +91,8 @@ pub struct Core {
     pub(super) registrations: BTreeMap<u64, (SessionKey, RequestHead)>,
     /// What is to be entered on the board or taken off: before anything is swept.
     pub(super) posts: Vec<(u32, u32)>,
-    /// Sessions that something freed is to be told to.
-    to_be_told: VecDeque<SessionKey>,
+    /// Sessions that are to be told something.
+    pub(super) to_be_told: VecDeque<SessionKey>,
     /// Sessions in their grace period, by its end.
     in_grace: BTreeSet<(Now, SessionKey)>,
     /// What is to be done for segments that are being made.
@@ -179,7 +179,7 @@ impl Core {
         self.sweep(out);
         self.serve_memory(out);
         self.run_ready(out);
-        self.tell_freed(out);
+        self.tell(out);
         self.post(out);
     }
 
@@ -303,6 +303,7 @@ impl Core {
             asked_at: None,
             freed_extents: Vec::new(),
             freed_slots: Vec::new(),
+            is_wanted: false,
             to_be_told: false,
         });
         self.links.insert(link, LinkState::Open(session));
@@ -710,15 +711,23 @@ impl Core {
         }
     }
 
-    fn tell_freed(&mut self, out: &mut Actions) {
+    /// Tells sessions what came free, and that they keep others waiting.
+    fn tell(&mut self, out: &mut Actions) {
         for _ in 0..self.to_be_told.len() {
             let Some(key) = self.to_be_told.pop_front() else { return };
             let Some(session) = self.sessions.live_mut(key) else { continue };
             let Some(link) = session.link else { continue };
+            let applied = session.applied;
+            if std::mem::take(&mut session.is_wanted) {
+                out.send(link, |bytes| Reply::Notice(Notice::Wanted).encode(Status::Ok, 0, applied, bytes));
+            }
+            if session.freed_extents.is_empty() && session.freed_slots.is_empty() {
+                session.to_be_told = false;
+                continue;
+            }
             let extents = session.freed_extents.len().min(MAX_FREED_EXTENTS);
             let slots = session.freed_slots.len().min(MAX_FREED_SLOTS);
             let extents: Vec<RawExtent> = session.freed_extents.drain(..extents).map(RawExtent::from).collect();
-            let applied = session.applied;
             let notice = Notice::Freed { extents: &extents, slots: &session.freed_slots[..slots] };
             out.send(link, |bytes| Reply::Notice(notice).encode(Status::Ok, 0, applied, bytes));
             session.freed_slots.drain(..slots);

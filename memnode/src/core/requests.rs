@@ -272,15 +272,28 @@ impl Core {
         }
     }
 
-    /// The slot of the object that `id` names, for a session of `tenant`.
-    pub(super) fn find(&self, id: &ObjectId, tenant: u32) -> Result<u32, Stop> {
+    /// The slot of the object that `id` names, for a session of `tenant`. If its own session, on this host, has yet to commit it,
+    /// that is told that somebody waits.
+    pub(super) fn find(&mut self, id: &ObjectId, tenant: u32) -> Result<u32, Stop> {
         match self.slots.find(id, tenant) {
             Lookup::Found => Ok(id.slot()),
             Lookup::Missing(status) => Err(status.into()),
             Lookup::Pending(owner) if self.sessions.get(owner).tenant == tenant => {
+                if self.sessions.get_mut(owner).want() {
+                    self.to_be_told.push_back(owner);
+                }
                 Err(Stop::Wait(Wait::Slot(id.slot())))
             }
             Lookup::Pending(_) => Err(Status::NotFound.into()),
+        }
+    }
+
+    /// As [`find`](Core::find), for a sequenced request: what its session itself has not committed by now never comes before it.
+    pub(super) fn find_in_turn(&mut self, id: &ObjectId, key: SessionKey) -> Result<u32, Stop> {
+        let tenant = self.sessions.get(key).tenant;
+        match self.slots.find(id, tenant) {
+            Lookup::Pending(owner) if owner == key => Err(Status::NotFound.into()),
+            _ => self.find(id, tenant),
         }
     }
 
@@ -299,7 +312,6 @@ impl Core {
     }
 
     fn commit(&mut self, key: SessionKey, commit: &Commit<'_>) -> Result<(), Stop> {
-        let tenant = self.sessions.get(key).tenant;
         let pages = self.config.page_size.pages_for(commit.size);
         let Some(pages) = pages.filter(|_| commit.size <= self.config.max_object_bytes) else {
             return Err(Status::TooLarge.into());
@@ -317,7 +329,7 @@ impl Core {
                 self.segments.check_unpublished(extent, key)?;
             }
         }
-        let base = if commit.base.is_null() { None } else { Some(self.find(&commit.base, tenant)?) };
+        let base = if commit.base.is_null() { None } else { Some(self.find_in_turn(&commit.base, key)?) };
         if let Some(slot) = base {
             // What lies behind the end of the base in its last page is to become zeros, and that is no page of the node's.
             let base_size = self.slots.object(slot).size;
@@ -370,15 +382,14 @@ impl Core {
         last: bool,
         out: &mut Actions,
     ) -> Result<(), Stop> {
-        let tenant = self.sessions.get(key).tenant;
         // One whose commit has yet to come holds all of them up: nothing is done twice.
         for id in ids.iter().filter(|_| !last) {
-            if let Err(wait @ Stop::Wait(_)) = self.find(id, tenant) {
+            if let Err(wait @ Stop::Wait(_)) = self.find_in_turn(id, key) {
                 return Err(wait);
             }
         }
         let statuses: Vec<_> = (ids.iter())
-            .map(|id| match self.find(id, tenant) {
+            .map(|id| match self.find_in_turn(id, key) {
                 Ok(slot) => self.add_hold(key, slot),
                 Err(stop) => stop.status(),
             })
@@ -431,8 +442,7 @@ impl Core {
     }
 
     fn grant(&mut self, key: SessionKey, grant: &Grant) -> Result<(), Stop> {
-        let tenant = self.sessions.get(key).tenant;
-        let slot = self.find(&grant.id, tenant)?;
+        let slot = self.find_in_turn(&grant.id, key)?;
         if self.grants.len() >= self.config.max_grants {
             return Err(Status::TooManyReferences.into());
         }

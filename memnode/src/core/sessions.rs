@@ -88,7 +88,9 @@ pub(crate) struct Session {
     pub(crate) asked_at: Option<Now>,
     pub(crate) freed_extents: Vec<Extent>,
     pub(crate) freed_slots: Vec<SlotLease>,
-    /// Whether the session stands in the list of those that have something freed to be told of.
+    /// Somebody waits for an object that this session has yet to commit, and it was not told.
+    pub(crate) is_wanted: bool,
+    /// Whether the session stands in the list of those that are to be told something.
     pub(crate) to_be_told: bool,
 }
 
@@ -144,6 +146,14 @@ impl Session {
             _ => self.freed_extents.push(extent),
         }
         !std::mem::replace(&mut self.to_be_told, true)
+    }
+
+    /// Notes that somebody waits for an object of this session's; whether it has to be put on the list of those to be told.
+    /// Over a network an object is made by the request that brings its bytes: there is nothing to tell.
+    #[must_use]
+    pub(crate) fn want(&mut self) -> bool {
+        self.is_wanted = self.local;
+        self.local && !std::mem::replace(&mut self.to_be_told, true)
     }
 
     /// As [`Session::add_freed_extent`], of a slot.

@@ -12,7 +12,8 @@ use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 
 /// How long a request waits for a commit that it overtook, in milliseconds. A commit is at most one turn of its client's
-/// loop behind, so that only the id of a client that died, or a guessed one, waits so long.
+/// loop behind, or comes as soon as its client is told that somebody waits; so that only the id of a client that died, or a
+/// guessed one, waits so long.
 pub(crate) const COMMIT_WAIT_MS: u64 = 1_000;
 
 /// How long a write waits for memory, in milliseconds.
