@@ -4,7 +4,7 @@
 mod rig;
 
 use dmrpc_objstore::{AnyRef, Borrows, Loans, ObjectRef, Store, StoreError, block_on};
-use rig::{node, pattern, pool, wait_for};
+use rig::{node, pattern, pool, wait_for, wait_until};
 use std::time::Duration;
 
 /// What one store lends another, as two processes would.
@@ -92,7 +92,11 @@ fn what_is_wanted_is_published() {
     drop(edited_there);
     back.returns();
     drop(edited);
-    way.returns();
+    // The loan of what was edited comes back when the hold on it is there.
+    wait_until("the original comes back", || {
+        way.returns();
+        way.loans.is_empty()
+    });
     drop(object);
     let redeemed: ObjectRef = block_on(host.redeem(&granted)).unwrap().cast().unwrap();
     let view = block_on(redeemed.get()).unwrap();
