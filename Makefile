@@ -82,6 +82,10 @@ test-python: python ## The Python package against a real memory node
 test-rdma: ## What needs an RDMA device, in an emulated guest that has one
 	tests/rdma/run
 
+.PHONY: test-rdma-two
+test-rdma-two: ## A memory node and its client in two such guests; takes longer than a change should wait for
+	tests/rdma/two
+
 .PHONY: test-dpdk
 test-dpdk: ## What needs DPDK, over its drivers that need no card
 	tests/dpdk/run

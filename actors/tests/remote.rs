@@ -1,4 +1,4 @@
-//! One suite over every way to an actor: in this process, over shared memory, over TCP. Numbers are those of the invariants in
+//! One suite over every way to an actor: in this process, over shared memory, over TCP, over RDMA. Numbers are those of the invariants in
 //! `docs/actors.md`.
 
 use ::bytes::Bytes;
@@ -131,6 +131,7 @@ enum Way {
     InProcess,
     Unix,
     Tcp,
+    Rdma,
 }
 
 struct Rig {
@@ -156,6 +157,7 @@ async fn rig_with(way: Way, options: MailboxOptions) -> Rig {
         }
         Way::Unix => server.listen(format!("unix://{}/server.sock", directory.path().display())),
         Way::Tcp => server.listen("tcp://127.0.0.1:0"),
+        Way::Rdma => server.listen("rdma://127.0.0.1:0"),
     };
     let server = server.build().await.expect("listens");
     let gate = Arc::new(Semaphore::new(0));
@@ -521,6 +523,12 @@ macro_rules! suite {
             #[test]
             fn tcp() {
                 run(Way::Tcp);
+            }
+
+            #[test]
+            #[ignore = "needs an RDMA device: make test-rdma"]
+            fn rdma() {
+                run(Way::Rdma);
             }
         })*
     };

@@ -141,6 +141,22 @@ fn tenants_do_not_reach_each_other() {
     node.shutdown();
 }
 
+/// With the node in another machine, where somebody started one.
+#[test]
+#[ignore = "needs two hosts with RDMA devices: make test-rdma-two"]
+fn a_node_on_another_host() {
+    let url = std::env::var("DMRPC_TEST_URL").expect("DMRPC_TEST_URL says where the node is");
+    let store = without_cache(&url);
+    for len in [4096, 100_000, 8 << 20] {
+        let bytes = pattern(len, 11);
+        let object = block_on(store.put(&bytes)).unwrap();
+        block_on(store.flush()).unwrap();
+        assert!(block_on(object.get()).unwrap()[..] == bytes[..], "{len} bytes");
+    }
+    let stats = block_on(store.stats()).unwrap();
+    assert_eq!((stats.bytes_read.get(), stats.bytes_written.get()), (0, 0), "no message had a body");
+}
+
 /// The other process of the tests below.
 #[test]
 #[ignore = "a role in other tests"]

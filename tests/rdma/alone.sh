@@ -9,7 +9,9 @@ run() {
     "$@" || failed="$failed $1"
 }
 run rdma-sys-device --include-ignored --test-threads 1
-run objstore-rdma --ignored --skip the_other_store --test-threads 1 --nocapture
+run objstore-rdma --ignored --skip the_other_store --skip a_node_on_another_host --test-threads 1 --nocapture
+run actors-remote rdma --ignored --test-threads 1
 run fabric-death rdma_ --ignored --test-threads 1
 run fabric-conformance rdma:: --skip fake_ --ignored --test-threads 1
+run /bin/figures.sh 200
 [ -z "$failed" ] || { echo "failed:$failed"; exit 1; }
