@@ -32,7 +32,7 @@ fn objects_come_back_as_they_went() {
     let (node, url) = node(NodeConfig::default());
     let store = without_cache(&url);
     assert!(!store.is_local());
-    for len in [1, 2048, 2049, 4096, 4097, 100_000, 1 << 20, (3 << 20) + 17, 20 << 20] {
+    for len in [1, 2048, 2049, 4096, 4097, 100_000, 1 << 20, (3 << 20) + 17] {
         let bytes = pattern(len, len as u8);
         let object = block_on(store.put(&bytes)).unwrap();
         // A read that is ahead of the commit has to ask.
@@ -211,7 +211,7 @@ fn a_killed_client_leaves_what_it_granted() {
 #[test]
 #[ignore = "needs an RDMA device: make test-rdma"]
 fn a_paused_client_wakes_fenced() {
-    let lease = Duration::from_secs(3);
+    let lease = Duration::from_secs(6);
     let (node, url) = node(NodeConfig { lease, ..NodeConfig::default() });
     let mut player = Player::start("the_other_store", "is paused", &url);
     let _granted = player.told();
@@ -223,7 +223,7 @@ fn a_paused_client_wakes_fenced() {
     });
     // Others use the memory.
     let store = without_cache(&url);
-    let bytes = pattern(16 << 20, 7);
+    let bytes = pattern(4 << 20, 7);
     let object = block_on(store.put(&bytes)).unwrap();
     player.stop(false);
     player.say("go on");

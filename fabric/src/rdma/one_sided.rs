@@ -233,7 +233,7 @@ impl OneSided {
 }
 
 impl Ending {
-    /// Polls for as long as operations usually take, and yields in between. Whether it has ended.
+    /// Polls for as long as operations usually take, and yields in between; once if they take long. Whether it has ended.
     pub fn poll_a_while(&self) -> bool {
         let has_ended = || self.state.has_ended.load(Ordering::Acquire);
         // Relaxed: a hint.
@@ -246,6 +246,8 @@ impl Ending {
                 }
                 std::thread::yield_now();
             }
+        } else {
+            self.one_sided.channel().look(has_ended);
         }
         has_ended()
     }
