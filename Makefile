@@ -18,6 +18,7 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_SECONDS ?= 300
 COMPARE_ARGS ?=
+CONFORMANCE_ARGS ?=
 # Not empty: fewer cases and shorter turns.
 QUICK ?=
 
@@ -47,6 +48,25 @@ compare: $(COMPARE_VENV)/ready ## Side by side with Ray, Spark and gRPC; QUICK=1
 
 # The programs that are compared.
 COMPARED := -p dmrpc-compare -p img-transcode -p offload -p social-network --features img-transcode/compare,social-network/compare
+
+# Ray in an environment of its own, beside which the Python package is compared.
+RAY_VENV := .venv-ray
+
+.PHONY: conformance
+conformance: python $(RAY_VENV)/ready ## Small programs on Ray and on the Python package, side by side: docs/ray-conformance.md
+	cd compare/ray && python -m conformance table --ray-python $(CURDIR)/$(RAY_VENV)/bin/python \
+		--output $(CURDIR)/docs/ray-conformance.md $(CONFORMANCE_ARGS)
+
+.PHONY: record-ray
+record-ray: $(RAY_VENV)/ready ## Records how the same programs end on Ray, for the tests, which run without it
+	cd compare/ray && $(CURDIR)/$(RAY_VENV)/bin/python -m conformance record $(CONFORMANCE_ARGS)
+
+.PHONY: compare-ray
+compare-ray: $(RAY_VENV)/ready $(VENV)/ready ## Ray's microbenchmark on Ray and on the Python package, in turns: docs/ray-speed.md
+	@mkdir -p out
+	maturin develop --locked --quiet --release --manifest-path pydmrpc/Cargo.toml
+	python compare/ray/microbenchmark.py --ray-python $(RAY_VENV)/bin/python \
+		--json out/ray-speed.json --markdown docs/ray-speed.md $(COMPARE_ARGS)
 
 .PHONY: python
 python: $(VENV)/ready ## The Python package, built and installed into .venv
@@ -141,6 +161,11 @@ deny: $(VENV)/ready
 
 # --- Set-up -------------------------------------------------------------------------------------------------------------
 
+$(RAY_VENV)/ready: compare/ray/requirements.txt
+	$(PYTHON) -m venv $(RAY_VENV) >/dev/null
+	$(RAY_VENV)/bin/python -m pip install --quiet -r compare/ray/requirements.txt
+	@touch $@
+
 # Cargo's helpers are optional here: whoever needs one has another way.
 $(VENV)/ready: requirements/python.txt requirements/tools.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -167,4 +192,4 @@ $(COMPARE_VENV)/ready: requirements/python.txt requirements/compare.txt requirem
 
 .PHONY: clean
 clean: ## Removes all that was built, installed or written here
-	rm -rf target $(VENV) $(COMPARE_VENV) out compare/report
+	rm -rf target $(VENV) $(COMPARE_VENV) $(RAY_VENV) out compare/report

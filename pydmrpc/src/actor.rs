@@ -84,7 +84,7 @@ pub(crate) struct Actor {
     address: String,
 }
 
-/// Connects to the actor at `address#name`. See `pydmrpc.actor`.
+/// Connects to the actor at `address#name`. See `pydmrpc.connect`.
 #[pyfunction]
 pub(crate) fn connect(py: Python<'_>, address: String, timeout: Option<f64>) -> PyResult<Actor> {
     let deadline = Deadline::after_seconds(timeout)?;

@@ -74,8 +74,9 @@ mod _core {
     use crate::page_buffer::PageBuffer;
     #[pymodule_export]
     use crate::runtime::{
-        _actor, _ask, _exits, _hub_address, _interrupted, _join, _serve, _take_printed, _work, ActorRef, Call,
-        Completions, Method, Task, cancel, create_actor, current, get_named, kill, wait,
+        _actor, _ask, _define, _exits, _hub_address, _interrupted, _join, _own_actor, _serve, _take_interrupted,
+        _take_printed, _work, ActorRef, Call, Completions, Method, Task, cancel, create_actor, current, get_named,
+        kill, wait,
     };
     #[pymodule_export]
     use crate::sharing::sharing;

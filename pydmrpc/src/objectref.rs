@@ -264,6 +264,37 @@ impl ObjectRef {
         Ok((module.getattr("_from_grant")?, (granted.to_string(), form).into_pyobject(py)?))
     }
 
+    /// The bytes of `hex`.
+    fn binary<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        py.get_type::<PyBytes>().call_method1("fromhex", (self.hex(),))
+    }
+
+    /// Whether it is to nothing: none is.
+    fn is_nil(&self) -> bool {
+        false
+    }
+
+    /// A reference to another value of the same task. For tasks whose values come one by one.
+    fn _value(&self, py: Python<'_>, index: u32) -> PyResult<Self> {
+        match &self.source {
+            Source::Promised(slot, _) => {
+                slot.client().check(py)?;
+                Ok(slot.client().slot(slot.id().task.result(index)).into())
+            }
+            Source::Stored(_) => Err(PyTypeError::new_err("what was put comes of no task")),
+        }
+    }
+
+    /// Whether it is known to stand behind the last value of a task.
+    fn _is_end(&self) -> bool {
+        match &self.source {
+            Source::Promised(slot, _) => {
+                slot.delivered().is_some_and(|it| matches!(it.outcome.value, Err(dmrpc_hub::Failure::NoMoreValues)))
+            }
+            Source::Stored(_) => false,
+        }
+    }
+
     /// A name for logs, which is no capability: hex digits, different for different objects and parts.
     fn hex(&self) -> String {
         match &self.source {
@@ -454,7 +485,14 @@ pub(crate) fn allocate<'py>(
     decode::array(py, &Region::draft(workspace), Kind::Array, &form)
 }
 
-/// The value of a reference, or a list of the values of several. See `pydmrpc.get`.
+/// The value of a reference, or a list of the values of several; waits until they are there.
+///
+/// Arrays are the pages of the store themselves, of whatever size, and can be written: the kernel copies the pages that are, and
+/// nobody else sees it. `writable=False` is Ray's way. Raises GetTimeoutError if it takes longer than `timeout` seconds;
+/// RayTaskError if the task raised, which is an instance of what was raised, too; RayActorError if the actor is gone;
+/// WorkerCrashedError if the task's process ended; ObjectLostError if the object is not there any more.
+///
+/// Example: `pydmrpc.get([f.remote(i) for i in range(4)])`.
 #[pyfunction]
 #[pyo3(signature = (refs, *, timeout=None, writable=true))]
 pub(crate) fn get<'py>(refs: &Bound<'py, PyAny>, timeout: Option<f64>, writable: bool) -> PyResult<Bound<'py, PyAny>> {
@@ -472,7 +510,9 @@ pub(crate) fn get<'py>(refs: &Bound<'py, PyAny>, timeout: Option<f64>, writable:
     let values = PyList::empty(py);
     for reference in refs.try_iter()? {
         let reference = reference?;
-        let reference = reference.cast::<ObjectRef>().map_err(|_| wrong(&reference))?;
+        let reference = reference.cast::<ObjectRef>().map_err(|_| {
+            PyTypeError::new_err(format!("get takes a list of ObjectRefs, but {} is among them", reference.get_type()))
+        })?;
         values.append(reference.get().value(py, deadline, writable)?)?;
     }
     Ok(values.into_any())

@@ -50,7 +50,7 @@ def peer(request, store, tmp_path):
 
 @pytest.fixture
 def handle(peer):
-    return pydmrpc.actor(peer.address)
+    return pydmrpc.connect(peer.address)
 
 
 @pytest.mark.parametrize("length", [0, 1, 1000, 5000, 70_000])
@@ -156,11 +156,11 @@ def test_errors(handle, peer):
     with pytest.raises(GetTimeoutError):
         handle.sleep(60_000, timeout=0.05)
     with pytest.raises(ValueError, match="nobody"):
-        pydmrpc.actor(peer.address.replace("#peer", "#nobody"))
+        pydmrpc.connect(peer.address.replace("#peer", "#nobody"))
     with pytest.raises(ValueError, match="ADDRESS#NAME"):
-        pydmrpc.actor(peer.address.replace("#peer", ""))
+        pydmrpc.connect(peer.address.replace("#peer", ""))
     with pytest.raises(ActorUnavailableError):
-        pydmrpc.actor("unix:///nonexistent/socket#peer", timeout=5)
+        pydmrpc.connect("unix:///nonexistent/socket#peer", timeout=5)
 
 
 def test_an_actor_that_panics(handle):
@@ -190,7 +190,7 @@ def test_references_of_a_node_that_is_gone(tmp_path):
     peer = Peer(context.address, f"unix://{tmp_path}/peer.sock")
     try:
         with pytest.raises((NodeUnreachableError, pydmrpc.exceptions.RayError)):
-            pydmrpc.actor(peer.address).checksum(ref)
+            pydmrpc.connect(peer.address).checksum(ref)
     finally:
         peer.stop()
         pydmrpc.shutdown()

@@ -79,7 +79,7 @@ def test_views_outlive_the_session(store):
 def test_what_get_and_put_do_not_take(store):
     with pytest.raises(ValueError, match="ObjectRef"):
         pydmrpc.get(3)
-    with pytest.raises(ValueError, match="ObjectRef"):
+    with pytest.raises(TypeError, match="ObjectRef"):
         pydmrpc.get([pydmrpc.put(1), 2])
     with pytest.raises(TypeError, match="ObjectRef"):
         pydmrpc.put(pydmrpc.put(1))

@@ -28,6 +28,8 @@ pub(crate) struct Actor<P> {
     pub(crate) detached: bool,
     pub(crate) life: Life,
     pub(crate) restarts: u32,
+    /// How often it was made again.
+    pub(crate) lives: u32,
     /// Calls that were not given to the worker, in the order of each caller. Ordered, so that the hub does the same in each run.
     pub(crate) callers: BTreeMap<ClientId, VecDeque<TaskId>>,
     /// Why it is to be dead when its worker is gone, if that is no accident.
@@ -53,6 +55,16 @@ impl<P> Actor<P> {
             (Life::Dead(_), Some(raised)) => Some(Failure::ActorNotMade(raised.clone())),
             (Life::Dead(why), None) => Some(Failure::ActorDied(why.clone())),
             _ => None,
+        }
+    }
+
+    /// Where it stands, and why it is dead if it is.
+    pub(crate) fn state(&self) -> (&'static str, Option<String>) {
+        match &self.life {
+            Life::Coming | Life::Making(_) if self.lives > 0 => ("RESTARTING", None),
+            Life::Coming | Life::Making(_) => ("PENDING_CREATION", None),
+            Life::Alive(_) | Life::Leaving(_) => ("ALIVE", None),
+            Life::Dead(why) => ("DEAD", Some(why.clone())),
         }
     }
 
@@ -129,9 +141,8 @@ impl<P> Actors<P> {
         self.table.remove(&id);
     }
 
-    #[cfg(test)]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Actor<P>> {
-        self.table.values()
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&ActorId, &Actor<P>)> {
+        self.table.iter()
     }
 
     pub(crate) fn len(&self) -> usize {

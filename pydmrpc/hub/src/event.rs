@@ -56,12 +56,19 @@ pub struct Work<P> {
     pub needs: Vec<ResultId>,
     /// Results to which the arguments have references that stay references.
     pub contains: Vec<ResultId>,
-    /// How many values it returns.
+    /// How many values it returns; [`STREAM`](crate::STREAM) if they come one by one.
     pub returns: u32,
     /// How often it may be tried again after its worker died; `u32::MAX` is without end.
     pub retries: u32,
     /// Whether it is also tried again when it raises.
     pub retry_raised: bool,
+}
+
+impl<P> Work<P> {
+    /// How many results are promised from the start.
+    pub fn promised(&self) -> u32 {
+        if self.returns == crate::STREAM { 1 } else { self.returns }
+    }
 }
 
 /// A task to be run.
@@ -231,7 +238,7 @@ pub enum Event<P> {
         restart: bool,
     },
     /// An actor's worker wants to end, as `exit_actor` does.
-    ActorExits {
+    Exits {
         /// The worker.
         client: ClientId,
     },

@@ -2,9 +2,11 @@
 
 use crate::actors::{Actor, Actors, Life};
 use crate::event::{Action, ActorSpec, CallSpec, Event, Failure, Now, Outcome, TaskSpec, Work};
+use crate::history::History;
 use crate::id::{ActorId, ClientId, FunctionId, ResultId, TaskId, WorkerId};
 use crate::resources::{ONE_CPU, Resources};
 use crate::results::Results;
+use crate::streams::{STREAM, Streams, TAKEN};
 use crate::tasks::{Kind, ShapeKey, Stage, Task, Tasks};
 use crate::workers::{Role, Shapes, Workers};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -57,9 +59,12 @@ pub struct Hub<P> {
     pub(crate) options: HubOptions,
     pub(crate) tasks: Tasks<P>,
     pub(crate) results: Results<P>,
+    pub(crate) streams: Streams<P>,
+    pub(crate) history: History,
+    now: Now,
     pub(crate) actors: Actors<P>,
     pub(crate) workers: Workers,
-    shapes: Shapes,
+    pub(crate) shapes: Shapes,
     /// Actors that are ready to be made.
     makers: VecDeque<TaskId>,
     drivers: BTreeSet<ClientId>,
@@ -83,6 +88,9 @@ impl<P: Clone> Hub<P> {
             options,
             tasks: Tasks::new(),
             results: Results::new(),
+            streams: Streams::new(),
+            history: History::default(),
+            now: 0,
             actors: Actors::new(),
             workers: Workers::default(),
             shapes: Shapes::default(),
@@ -97,7 +105,10 @@ impl<P: Clone> Hub<P> {
     }
 
     /// Something happened; what is to be done is appended to `out`, in order.
-    pub fn step(&mut self, _now: Now, event: Event<P>, out: &mut Vec<Action<P>>) {
+    pub fn step(&mut self, now: Now, event: Event<P>, out: &mut Vec<Action<P>>) {
+        self.now = now;
+        // What was to be done between two steps comes first.
+        out.append(&mut self.out);
         std::mem::swap(&mut self.out, out);
         // What these say changes nothing about who may run; what they lead to says so itself.
         self.restless |= !matches!(
@@ -132,11 +143,14 @@ impl<P: Clone> Hub<P> {
             }
             Event::Cancel { task, force, recursive } => self.cancel(task, force, recursive),
             Event::Kill { actor, restart } => self.kill(actor, restart),
-            Event::ActorExits { client } => self.actor_exits(client),
+            Event::Exits { client } => self.exits(client),
             Event::Tick => {}
         }
         while let Some(actor) = self.results.pop_abandoned() {
             self.leave_if_unreachable(actor);
+        }
+        while let Some(task) = self.results.pop_dropped() {
+            self.drop_stream(task);
         }
         if std::mem::take(&mut self.restless) {
             self.dispatch();
@@ -155,7 +169,12 @@ impl<P: Clone> Hub<P> {
     }
 
     /// A client takes one more hold of a result that it can name because somebody gave it the name. `false` if it is gone.
+    ///
+    /// The next value of a task whose values come one by one is promised by that.
     pub fn hold(&mut self, client: ClientId, result: ResultId) -> bool {
+        if result.index != 0 && result.actor().is_none() && self.streams.get_mut(result.task).is_some() {
+            return self.expect(client, result);
+        }
         self.results.hold(client, result)
     }
 
@@ -258,9 +277,11 @@ impl<P: Clone> Hub<P> {
             self.available.give(&worker.occupies, &mut self.debt);
         }
         match worker.role {
-            Role::Starting | Role::Idle | Role::Ending => {}
-            Role::Leased(shape) => {
-                self.shapes.get_mut(shape).leased.retain(|&other| other != id);
+            Role::Starting | Role::Idle => {}
+            Role::Leased(_) | Role::Ending => {
+                if let Role::Leased(shape) = worker.role {
+                    self.shapes.get_mut(shape).leased.retain(|&other| other != id);
+                }
                 // The first was begun, the others were not.
                 for (place, &task) in worker.assigned.iter().enumerate().rev() {
                     if place > 0 { self.requeue(task) } else { self.retry(task, why) }
@@ -285,7 +306,11 @@ impl<P: Clone> Hub<P> {
         if id.client != client || self.tasks.contains(id) || self.actors.contains(ActorId(id)) {
             return false;
         }
-        (0..work.returns).all(|index| self.results.promise(client, id.result(index), want))
+        if work.returns == STREAM {
+            self.streams.begin(id);
+            self.results.mind(id);
+        }
+        (0..work.promised()).all(|index| self.results.promise(client, id.result(index), want))
     }
 
     /// A task whose results are promised waits for what it needs.
@@ -301,7 +326,18 @@ impl<P: Clone> Hub<P> {
         }
         let retries = work.retries;
         let stage = Stage::Waiting(unmet);
-        let task = Task { kind, work, client, stage, retries, cancelled: false, children: Vec::new(), parent };
+        let task = Task {
+            kind,
+            work,
+            client,
+            stage,
+            retries,
+            cancelled: false,
+            refused: false,
+            children: Vec::new(),
+            parent,
+            micros: 0,
+        };
         self.tasks.insert(id, task);
         if missing.is_some() {
             self.fail(id, Failure::Lost("an argument is gone: nobody kept it".into()));
@@ -388,17 +424,24 @@ impl<P: Clone> Hub<P> {
     /// The task is done.
     fn complete(&mut self, id: TaskId, outcomes: Vec<Outcome<P>>) {
         let Some(task) = self.tasks.remove(id) else { return };
-        let Work { needs, contains, returns, .. } = &task.work;
+        let failed = outcomes.first().and_then(|outcome| outcome.value.as_ref().err());
+        self.history.add(self.now, id, &task, failed);
+        let Work { needs, contains, .. } = &task.work;
+        let returns = task.work.promised();
         let outcomes = match <[_; 1]>::try_from(outcomes) {
-            Ok([failed @ Outcome { value: Err(_), .. }]) => vec![failed; *returns as usize],
+            Ok([failed @ Outcome { value: Err(_), .. }]) => vec![failed; returns as usize],
             Ok(one) => one.into(),
             Err(several) => several,
         };
-        let right = outcomes.len() == *returns as usize;
+        let right = outcomes.len() == returns as usize;
         let wrong = || Outcome::failed(Failure::Lost(format!("{returns} values were promised")));
-        for index in 0..*returns {
+        let failure = outcomes.first().and_then(|outcome| outcome.value.as_ref().err().cloned());
+        for index in 0..returns {
             let outcome = if right { outcomes[index as usize].clone() } else { wrong() };
             self.fulfil(id.result(index), outcome);
+        }
+        if task.work.returns == STREAM {
+            self.end_stream(id, failure);
         }
         match task.kind {
             // What makes an actor is kept, to make it again.
@@ -462,6 +505,11 @@ impl<P: Clone> Hub<P> {
             }
             (Stage::Assigned(worker), _) => {
                 let Some(Some(client)) = self.workers.get(worker).map(|worker| worker.client) else { return };
+                // What an actor did not begin will not be, even if it begins it before it hears of that.
+                let place = self.workers.get(worker).and_then(|worker| worker.assigned.iter().position(|&it| it == id));
+                if let (Kind::Call(_), Some(1..), Some(task)) = (kind, place, self.tasks.get_mut(id)) {
+                    task.refused = true;
+                }
                 if force && matches!(kind, Kind::Task(_)) {
                     self.out.push(Action::Stop { worker });
                 } else {
@@ -496,13 +544,14 @@ impl<P: Clone> Hub<P> {
         if let Kind::Make(actor) = task.kind {
             return self.made(actor, worker, outcomes);
         }
+        task.micros = micros;
         if matches!(task.kind, Kind::Task(_)) {
             self.shapes.ran(task.work.function, micros);
         }
         let raised = matches!(&outcomes[..], [Outcome { value: Err(Failure::Raised(_)), .. }]);
-        if raised && task.cancelled {
+        if task.refused && !raised {
             self.fail(id, Failure::Cancelled);
-        } else if raised && task.work.retry_raised && task.retries > 0 {
+        } else if raised && !task.cancelled && task.work.retry_raised && task.retries > 0 {
             task.retries = less(task.retries);
             self.requeue(id);
             if let Some(Kind::Call(actor)) = self.tasks.get(id).map(|task| task.kind) {
@@ -517,8 +566,99 @@ impl<P: Clone> Hub<P> {
     /// One value of a task that runs on.
     fn yielded(&mut self, client: ClientId, result: ResultId, outcome: Outcome<P>) {
         let Some(worker) = self.workers.of(client).and_then(|id| self.workers.get(id)) else { return };
-        if worker.assigned.contains(&result.task) {
+        if !worker.assigned.contains(&result.task) || result.index == 0 || result.index >= TAKEN {
+            return;
+        }
+        let Some(stream) = self.streams.get_mut(result.task) else { return };
+        // What is tried again makes the first values once more.
+        if result.index != stream.made + 1 {
+            return;
+        }
+        stream.made += 1;
+        if stream.expected.remove(&result.index) {
             self.fulfil(result, outcome);
+        } else if !stream.dropped {
+            stream.kept.insert(result.index);
+            self.results.keep_new(result);
+            self.fulfil(result, outcome);
+        }
+    }
+
+    /// Somebody asks for a value of a stream, or waits until one is taken.
+    fn expect(&mut self, client: ClientId, result: ResultId) -> bool {
+        let Some(stream) = self.streams.get_mut(result.task) else { return false };
+        let index = result.index & !TAKEN;
+        if result.index & TAKEN != 0 {
+            let taken = stream.taken >= index || stream.dropped || stream.ended.is_some();
+            if !self.results.promise(client, result, false) {
+                return self.results.hold(client, result);
+            }
+            if taken {
+                self.fulfil(result, Outcome::failed(Failure::NoMoreValues));
+            } else {
+                stream.awaited.insert(index);
+            }
+            return true;
+        }
+        if stream.taken < index {
+            stream.taken = index;
+            let later = stream.awaited.split_off(&(index + 1));
+            for awaited in std::mem::replace(&mut stream.awaited, later) {
+                let taken = result.task.result(awaited | TAKEN);
+                self.fulfil(taken, Outcome::failed(Failure::NoMoreValues));
+            }
+        }
+        let stream = self.streams.get_mut(result.task).expect("it was there");
+        if stream.kept.remove(&index) {
+            let held = self.results.hold(client, result);
+            self.results.let_go(result, 1);
+            return held;
+        }
+        if !self.results.promise(client, result, false) {
+            return self.results.hold(client, result);
+        }
+        if stream.ended.is_some() || index <= stream.made {
+            let end = Outcome::failed(stream.end_at(index));
+            self.fulfil(result, end);
+        } else {
+            stream.expected.insert(index);
+        }
+        true
+    }
+
+    /// The task of a stream is done.
+    fn end_stream(&mut self, id: TaskId, failure: Option<Failure<P>>) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        stream.ended = Some(failure);
+        let mut ends: Vec<(u32, Failure<P>)> = Vec::new();
+        for index in std::mem::take(&mut stream.expected) {
+            ends.push((index, stream.end_at(index)));
+        }
+        ends.extend(
+            std::mem::take(&mut stream.awaited).into_iter().map(|index| (index | TAKEN, Failure::NoMoreValues)),
+        );
+        if stream.dropped {
+            self.streams.remove(id);
+        }
+        for (index, failure) in ends {
+            self.fulfil(id.result(index), Outcome::failed(failure));
+        }
+    }
+
+    /// Nobody iterates over a stream any more.
+    fn drop_stream(&mut self, id: TaskId) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        stream.dropped = true;
+        let kept = std::mem::take(&mut stream.kept);
+        let awaited = std::mem::take(&mut stream.awaited);
+        if stream.ended.is_some() {
+            self.streams.remove(id);
+        }
+        for index in kept {
+            self.results.let_go(id.result(index), 1);
+        }
+        for index in awaited {
+            self.fulfil(id.result(index | TAKEN), Outcome::failed(Failure::NoMoreValues));
         }
     }
 
@@ -612,6 +752,7 @@ impl<P: Clone> Hub<P> {
             detached,
             life: Life::Coming,
             restarts,
+            lives: 0,
             callers: BTreeMap::new(),
             sentence: None,
             unmade: None,
@@ -785,6 +926,7 @@ impl<P: Clone> Hub<P> {
     fn make_again(&mut self, id: ActorId) {
         let actor = self.actors.get_mut(id).expect("it was there");
         actor.restarts = less(actor.restarts);
+        actor.lives += 1;
         let work = Work { retries: 0, returns: 0, ..actor.work.clone() };
         let task = Task {
             kind: Kind::Make(id),
@@ -793,8 +935,10 @@ impl<P: Clone> Hub<P> {
             stage: Stage::Queued,
             retries: 0,
             cancelled: false,
+            refused: false,
             children: Vec::new(),
             parent: None,
+            micros: 0,
         };
         self.tasks.insert(id.0, task);
         self.restless = true;
@@ -826,6 +970,8 @@ impl<P: Clone> Hub<P> {
         match actor.life {
             Life::Dead(_) => self.actors.remove(id),
             _ if actor.detached || actor.has_calls() => {}
+            // What it runs may be tried again, or run on elsewhere than where it reads. When that is done this is asked again.
+            Life::Alive(worker) if self.workers.get(worker).is_some_and(|worker| !worker.assigned.is_empty()) => {}
             Life::Alive(worker) => {
                 actor.life = Life::Leaving(worker);
                 actor.sentence = Some("all its handles are gone".into());
@@ -860,12 +1006,26 @@ impl<P: Clone> Hub<P> {
         }
     }
 
-    fn actor_exits(&mut self, client: ClientId) {
-        let Some(worker) = self.workers.of(client) else { return };
-        let Some(Role::Actor(id)) = self.workers.get(worker).map(|worker| worker.role) else { return };
-        if let Some(actor) = self.actors.get_mut(id) {
-            actor.sentence.get_or_insert_with(|| "it exited".into());
-            actor.life = Life::Leaving(worker);
+    /// A worker wants to end: an actor's for good, another when it has run what it has begun.
+    fn exits(&mut self, client: ClientId) {
+        let Some(id) = self.workers.of(client) else { return };
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        match worker.role {
+            Role::Actor(actor) => {
+                if let Some(actor) = self.actors.get_mut(actor) {
+                    actor.sentence.get_or_insert_with(|| "it exited".into());
+                    actor.life = Life::Leaving(id);
+                }
+            }
+            Role::Leased(shape) => {
+                worker.role = Role::Ending;
+                if worker.assigned.len() > 1 && !worker.recalled {
+                    worker.recalled = true;
+                    self.out.push(Action::Recall { client, most: u32::MAX });
+                }
+                self.shapes.get_mut(shape).leased.retain(|&other| other != id);
+            }
+            Role::Starting | Role::Idle | Role::Ending => {}
         }
     }
 
@@ -877,6 +1037,9 @@ impl<P: Clone> Hub<P> {
         let client = worker.client.expect("only those that are there are given tasks");
         worker.assigned.push_back(task_id);
         let task = self.tasks.get_mut(task_id).expect("the caller has it");
+        if !matches!(task.kind, Kind::Call(_)) {
+            worker.runs = Some(task.work.function);
+        }
         task.stage = Stage::Assigned(id);
         let (actor, create) = match task.kind {
             Kind::Task(_) => (None, false),

@@ -9,10 +9,12 @@
 //! | `event.rs` | what goes in and comes out |
 //! | `resources.rs` | processors and whatever else is counted |
 //! | `results.rs` | values that were promised: who waits for them, who holds them |
+//! | `streams.rs` | tasks whose values come one by one |
 //! | `tasks.rs` | what is to be run: what each task waits for, where it stands |
 //! | `actors.rs` | actors: their workers, calls, names and ends |
 //! | `workers.rs` | processes that run tasks and actors |
 //! | `hub.rs` | the events, and what they do |
+//! | `history.rs` | what there is and was, for people |
 //! | `numbered.rs` | tables by numbers that clients give |
 //! | `record.rs` | what travels on the links, as bytes |
 //!
@@ -27,6 +29,7 @@
 
 mod actors;
 mod event;
+mod history;
 mod hub;
 mod id;
 mod numbered;
@@ -37,11 +40,14 @@ mod resources;
 mod results;
 #[cfg(test)]
 mod simulation;
+mod streams;
 mod tasks;
 mod workers;
 
 pub use event::{Action, ActorSpec, CallSpec, Event, Failure, Now, Outcome, TaskSpec, Work};
+pub use history::{ActorRow, TaskRow};
 pub use hub::{Hub, HubOptions, Totals};
 pub use id::{ActorId, ClientId, FunctionId, ResultId, TaskId, WorkerId};
 pub use numbered::{ByResult, ByTask};
 pub use resources::{ONE_CPU, Resources};
+pub use streams::{STREAM, TAKEN};

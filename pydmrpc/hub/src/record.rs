@@ -262,7 +262,7 @@ pub enum Record<'a> {
     },
     /// See [`Action::Exit`](crate::Action::Exit).
     Exit,
-    /// See [`Event::ActorExits`](crate::Event::ActorExits).
+    /// See [`Event::Exits`](crate::Event::Exits).
     Exits,
     /// A question of a client's to the hub.
     Ask {

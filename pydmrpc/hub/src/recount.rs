@@ -15,7 +15,7 @@ impl<P: Clone> Hub<P> {
         let tasks: Vec<_> = self.tasks.iter().map(|(id, task)| (id, task.kind, task.stage, task.cancelled)).collect();
         let workers: Vec<_> =
             self.workers.iter().map(|(id, w)| (id, w.client, w.role, w.environment, &w.assigned, w.blocked)).collect();
-        let actors: Vec<_> = self.actors.iter().map(|actor| (&actor.life, &actor.callers)).collect();
+        let actors: Vec<_> = self.actors.all().map(|(_, actor)| (&actor.life, &actor.callers)).collect();
         format!("tasks {tasks:?}\nworkers {workers:?}\nactors {actors:?}\navailable {:?}", self.available)
     }
 
@@ -33,8 +33,13 @@ impl<P: Clone> Hub<P> {
                 assert!(worker.assigned.contains(&id));
             }
         }
-        for actor in self.actors.iter() {
+        for (_, actor) in self.actors.all() {
             actor.work.needs.iter().chain(&actor.work.contains).for_each(&mut keep);
+        }
+        for (id, stream) in self.streams.iter() {
+            for &index in &stream.kept {
+                counts.get_mut(&id.result(index)).expect("what a stream keeps is there").1 += 1;
+            }
         }
         for (id, (said, counted)) in counts {
             assert_eq!(said, counted, "keepers of {id:?}");

@@ -7,7 +7,7 @@
 use crate::event::Outcome;
 use crate::id::{ActorId, ClientId, ResultId, TaskId};
 use crate::numbered::ByResult;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::{SmallVec, smallvec};
 
 struct Promise<P> {
@@ -34,11 +34,20 @@ pub(crate) struct Results<P> {
     holding: FxHashMap<ClientId, usize>,
     /// Actors whose last handle went.
     abandoned: Vec<ActorId>,
+    /// Tasks whose first result is to be minded, and those of which it went.
+    minded: FxHashSet<TaskId>,
+    dropped: Vec<TaskId>,
 }
 
 impl<P: Clone> Results<P> {
     pub(crate) fn new() -> Self {
-        Self { promises: ByResult::default(), holding: FxHashMap::default(), abandoned: Vec::new() }
+        Self {
+            promises: ByResult::default(),
+            holding: FxHashMap::default(),
+            abandoned: Vec::new(),
+            minded: FxHashSet::default(),
+            dropped: Vec::new(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -136,8 +145,28 @@ impl<P: Clone> Results<P> {
             }
             let promise = self.promises.remove(id).expect("it was there");
             self.abandoned.extend(id.actor());
+            if id.index == 0 && self.minded.remove(&id.task) {
+                self.dropped.push(id.task);
+            }
             gone.extend(promise.outcome.iter().flat_map(|outcome| outcome.contains.iter().map(|&id| (id, 1))));
         }
+    }
+
+    /// It is to be told when nobody has a reference to the first result of a task any more.
+    pub(crate) fn mind(&mut self, task: TaskId) {
+        self.minded.insert(task);
+    }
+
+    /// A task that was minded, whose first result went.
+    pub(crate) fn pop_dropped(&mut self) -> Option<TaskId> {
+        self.dropped.pop()
+    }
+
+    /// A result that nobody promised, kept by the hub itself.
+    pub(crate) fn keep_new(&mut self, id: ResultId) {
+        let (holders, wanted_by, needed_by) = (SmallVec::new(), SmallVec::new(), SmallVec::new());
+        let promise = Promise { outcome: None, keepers: 1, holders, wanted_by, needed_by };
+        self.promises.insert(id, promise);
     }
 
     /// An actor whose last handle went.
@@ -184,6 +213,14 @@ impl<P: Clone> Results<P> {
         let promise = self.promises.get_mut(id).expect("it was there");
         promise.outcome = Some(outcome);
         Some(Waiters { clients: std::mem::take(&mut promise.wanted_by), tasks: std::mem::take(&mut promise.needed_by) })
+    }
+
+    /// Every result: how many keep it, its value, who holds it.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (ResultId, u32, Option<&P>, Vec<ClientId>)> {
+        self.promises.iter().map(|(id, promise)| {
+            let value = promise.outcome.as_ref().and_then(|outcome| outcome.value.as_ref().ok());
+            (id, promise.keepers, value, promise.holders.iter().map(|&(client, _)| client).collect())
+        })
     }
 
     /// What a client holds, in order.

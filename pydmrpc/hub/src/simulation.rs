@@ -362,7 +362,7 @@ impl World {
             2 if !calm => {
                 if self.processes[&client].actor.is_some() && self.random.one_in(10) {
                     self.processes.get_mut(&client).expect("there").leaving = true;
-                    self.step(Event::ActorExits { client });
+                    self.step(Event::Exits { client });
                 }
             }
             _ => self.finish(client),

@@ -35,9 +35,13 @@ pub(crate) struct Task<P> {
     pub(crate) stage: Stage,
     pub(crate) retries: u32,
     pub(crate) cancelled: bool,
+    /// It was cancelled before it began, so it has no value whatever its worker says.
+    pub(crate) refused: bool,
     /// Tasks that it made and that are not done.
     pub(crate) children: Vec<TaskId>,
     pub(crate) parent: Option<TaskId>,
+    /// How long it ran, in microseconds.
+    pub(crate) micros: u32,
 }
 
 pub(crate) struct Tasks<P> {

@@ -35,6 +35,8 @@ pub(crate) struct Worker {
     pub(crate) occupies: Resources,
     /// It was asked to give tasks back and has not answered.
     pub(crate) recalled: bool,
+    /// The function that it was given last, or its actor's class.
+    pub(crate) runs: Option<FunctionId>,
 }
 
 #[derive(Default)]
@@ -63,6 +65,7 @@ impl Workers {
             blocked: 0,
             occupies: Resources::default(),
             recalled: false,
+            runs: None,
         };
         self.table.insert(id, worker);
         id

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import threading
+from collections.abc import Callable
 from typing import Any
 
-from pydmrpc import _core, _definition, _options, _runtime
+from pydmrpc import _core, _definition, _generator, _options, _runtime, _signature, exceptions
+
+#: Methods that every actor has.
+_BUILT_IN = ("__ray_terminate__", "__ray_ready__", "__ray_call__")
 
 
 class ActorClass:
@@ -13,6 +18,8 @@ class ActorClass:
 
     def __init__(self, cls: type, options: dict[str, Any]) -> None:
         _options.check(options, _options.ACTOR_OPTIONS, "actors")
+        if options.get("get_if_exists") and not options.get("name"):
+            raise ValueError("The actor name must be specified to use `get_if_exists`.")
         self._class = cls
         self._options = options
         self.__doc__ = cls.__doc__
@@ -26,88 +33,129 @@ class ActorClass:
         )
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
-        raise TypeError(f"Inheriting from actor classes is not supported: inherit from {self.__name__} undecorated")
+        raise exceptions.ActorClassInheritanceException(
+            f"Inheriting from actor classes is not supported: inherit from {self.__name__} undecorated, and decorate that"
+        )
 
     def options(self, **options: Any) -> ActorClass:
         """The same class with other options."""
         other = ActorClass(self._class, {**self._options, **options})
-        other.__dict__["_known"] = self._definition()
+        other.__dict__["_known"] = self._pickled()
         return other
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
         """Makes an actor; its `__init__` runs there."""
         options = self._options
+        made_by: Any = inspect.getattr_static(self._class, "__init__")
+        if made_by is not object.__init__:
+            _signature.checked(lambda *_, **__: None, made_by, 1)(*args, **kwargs)
+        elif args or kwargs:
+            raise TypeError(f"{self.__name__} takes no arguments")
         name = options.get("name")
-        lifetime = options.get("lifetime")
-        if lifetime not in (None, "detached", "non_detached"):
-            raise ValueError("actor `lifetime` argument must be one of 'detached', 'non_detached' and 'None'")
-        if name is not None and (not isinstance(name, str) or not name):
-            raise TypeError("name must be a non-empty string, or None")
         namespace = options.get("namespace") or _runtime.namespace()
-        if options.get("get_if_exists"):
-            if not name:
-                raise ValueError("The actor name must be specified to use `get_if_exists`.")
+        if name is not None:
             found = _core.get_named(namespace, name)
             if found is not None:
-                return ActorHandle(found[0], *found[1])
-        elif name is not None and _core.get_named(namespace, name) is not None:
-            raise ValueError(f"The name {name} (namespace={namespace}) is already taken. Please use a different name.")
-        known, definition = self._definition()
+                if options.get("get_if_exists"):
+                    return ActorHandle(found[0], *found[1])
+                raise exceptions.ActorAlreadyExistsError(
+                    f"The name {name} (namespace={namespace}) is already taken. Please use a different name."
+                )
+        more: dict[str, Any] = {}
+        if options.get("max_concurrency"):
+            more["max_concurrency"] = options["max_concurrency"]
+        if groups := options.get("concurrency_groups"):
+            more["groups"] = {group["name"]: group["max_concurrency"] for group in groups} if isinstance(groups, list) else groups
+        class_name = self.__qualname__
         methods = _methods(self._class)
-        retries = _options.tries(options.get("max_task_retries"), 0)
+        about = (class_name, methods, options.get("max_task_retries") or 0, options.get("max_pending_calls") or -1)
+        definition = ("class", class_name, self._pickled(), {**more, "name": name, "about": about})
         ref = _core.create_actor(
-            known,
+            _definition.name_of(definition),
             definition,
-            (self.__qualname__, methods, retries),
+            about,
             args,
             kwargs or None,
             restarts=_options.tries(options.get("max_restarts"), 0),
             name=None if name is None else (namespace, name),
-            detached=lifetime == "detached",
-            **_options.thousandths(options, 0),
+            detached=options.get("lifetime") == "detached",
+            **_options.placement(options, 0),
         )
-        return ActorHandle(ref, self.__qualname__, methods, retries)
+        return ActorHandle(ref, *about)
 
-    def _definition(self) -> tuple[bytes, tuple[Any, ...]]:
+    def _pickled(self) -> bytes:
         known = self.__dict__.get("_known")
         if known is None:
-            definition = ("class", self.__qualname__, _definition.pickled(self._class))
-            known = self.__dict__["_known"] = (_definition.name_of(definition), definition)
-        return known  # type: ignore[no-any-return]
+            known = self.__dict__["_known"] = _definition.pickled(self._class)
+        return bytes(known)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ActorClass, (self._class, self._options)
 
 
 def _methods(cls: type) -> dict[str, dict[str, Any]]:
-    """The methods of a class by name, and the options that `method` gave each."""
-    found = inspect.getmembers(cls, lambda member: inspect.isroutine(member))
-    return {
-        name: dict(getattr(member, "__pydmrpc_options__", {}))
-        for name, member in found
-        if name == "__call__" or not (name.startswith("__") and name.endswith("__"))
-    }
+    """The methods of a class by name: the options that `method` gave each, whether it yields, and what it takes."""
+    found = {}
+    for name, member in inspect.getmembers(cls, inspect.isroutine):
+        if name not in vars(object) or name in vars(cls):
+            options = dict(getattr(member, "__pydmrpc_options__", {}))
+            if inspect.isgeneratorfunction(member) or inspect.isasyncgenfunction(member):
+                options["yields"] = True
+            options["takes"] = _takes(cls, name, member)
+            found[name] = options
+    return found
+
+
+def _takes(cls: type, name: str, member: Any) -> Any:
+    """The signature of a method without `self`, in a form that travels; None if there is none."""
+    try:
+        signature = inspect.signature(member)
+    except (TypeError, ValueError):
+        return None
+    parameters = list(signature.parameters.values())
+    if not isinstance(inspect.getattr_static(cls, name), staticmethod | classmethod) and not inspect.ismethod(member):
+        parameters = parameters[1:]
+    return tuple((p.name, int(p.kind), p.default is not inspect.Parameter.empty) for p in parameters)
 
 
 class ActorHandle:
     """A handle of an actor: ``handle.method.remote(...)`` calls it. Can be passed to any task or actor."""
 
+    _ref: _core.ActorRef
+    _class_name: str
+    _methods: dict[str, dict[str, Any]]
+    _max_task_retries: int
+    _pending: _Pending | None
+
     def __init__(
-        self, ref: _core.ActorRef, class_name: str, methods: dict[str, dict[str, Any]], max_task_retries: int = 0
+        self,
+        ref: _core.ActorRef,
+        class_name: str,
+        methods: dict[str, dict[str, Any]],
+        max_task_retries: int = 0,
+        max_pending_calls: int = -1,
     ) -> None:
-        self.__dict__.update(_ref=ref, _class_name=class_name, _methods=methods, _max_task_retries=max_task_retries)
+        pending = _Pending(max_pending_calls) if max_pending_calls > 0 else None
+        self.__dict__.update(
+            _ref=ref, _class_name=class_name, _methods=methods, _max_task_retries=max_task_retries, _pending=pending
+        )
 
     def __getattr__(self, name: str) -> ActorMethod:
         methods: dict[str, dict[str, Any]] = self.__dict__["_methods"]
         if name in methods:
-            method = ActorMethod(self._ref, name, methods[name], self._max_task_retries)
-        elif name == "__ray_terminate__":
-            method = ActorMethod(self._ref, name, {}, 0)
+            options = methods[name]
+        elif name in _BUILT_IN:
+            options = {}
         else:
             raise AttributeError(f"'{self._class_name}' object has no attribute '{name}'")
+        method = ActorMethod(self._ref, name, options, self._max_task_retries, self._pending)
         # The next time it is found without us.
         self.__dict__[name] = method
         return method
+
+    @property
+    def _actor_id(self) -> ActorID:
+        return ActorID(self._ref.hex())
 
     def __dir__(self) -> list[str]:
         return sorted(self._methods)
@@ -122,30 +170,84 @@ class ActorHandle:
         return isinstance(other, ActorHandle) and bool(self._ref == other._ref)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ActorHandle, (self._ref, self._class_name, self._methods, self._max_task_retries)
+        limit = self._pending.limit if self._pending else -1
+        return ActorHandle, (self._ref, self._class_name, self._methods, self._max_task_retries, limit)
+
+
+class ActorID(str):
+    """The id of an actor, as hex digits."""
+
+    __slots__ = ()
+
+    def hex(self) -> str:
+        """The digits."""
+        return str(self)
+
+    def binary(self) -> bytes:
+        """The bytes."""
+        return bytes.fromhex(self)
+
+
+class _Pending:
+    """Calls through one handle that are not answered."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._refs: list[_core.ObjectRef] = []
+        self._lock = threading.Lock()
+
+    def wrap(self, remote: Callable[..., Any]) -> Callable[..., Any]:
+        """`remote`, but that it raises when there are too many."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self._lock:
+                self._refs = [ref for ref in self._refs if not ref.is_ready()]
+                if len(self._refs) >= self.limit:
+                    # What is answered and did not arrive yet does not count.
+                    _core.wait(self._refs, num_returns=1, timeout=0)
+                    self._refs = [ref for ref in self._refs if not ref.is_ready()]
+                if len(self._refs) >= self.limit:
+                    raise exceptions.PendingCallsLimitExceeded(
+                        f"{len(self._refs)} calls of the actor are pending, and max_pending_calls is {self.limit}: wait for some"
+                    )
+                made = remote(*args, **kwargs)
+                refs = made if isinstance(made, list) else [made] if made is not None else []
+                self._refs += [ref for ref in refs[:1] if isinstance(ref, _core.ObjectRef)]
+            return made
+
+        return call
 
 
 class ActorMethod:
     """A method of an actor: ``method.remote(...)`` calls it."""
 
-    __slots__ = ("_name", "_options", "_ref", "_retries", "remote")
+    __slots__ = ("_name", "_options", "_pending", "_ref", "_retries", "remote")
 
-    def __init__(self, ref: _core.ActorRef, name: str, options: dict[str, Any], retries: int) -> None:
-        known, definition = _definition.method(name)
+    # It has no handle, whose attribute it is: the last handle goes at once, without a collection of cycles.
+    def __init__(self, ref: _core.ActorRef, name: str, options: dict[str, Any], retries: int, pending: _Pending | None) -> None:
+        known, definition = _definition.method(
+            name, options.get("concurrency_group"), options.get("_generator_backpressure_num_objects")
+        )
         self._ref = ref
         self._name = name
-        self._options = options
         self._retries = retries
-        returns = options.get("num_returns")
+        self._pending = pending
+        self._options = options
+        returns = _generator.returns(options.get("num_returns"), bool(options.get("yields")))
         core = ref.method(
             known,
             definition,
-            returns=1 if returns is None else returns,
+            returns=returns,
             retries=_options.tries(options.get("max_task_retries"), retries),
             retry_raised=bool(options.get("retry_exceptions")),
         )
+        remote = _generator.wrapped(core.remote, returns)
+        if pending is not None:
+            remote = pending.wrap(remote)
+        if (takes := options.get("takes")) is not None:
+            remote = _signature.checked_by(remote, takes)
         #: Calls it.
-        self.remote = core.remote
+        self.remote = remote
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
@@ -156,4 +258,4 @@ class ActorMethod:
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options."""
         _options.check(options, _options.METHOD_OPTIONS, "actor methods")
-        return ActorMethod(self._ref, self._name, {**self._options, **options}, self._retries)
+        return ActorMethod(self._ref, self._name, {**self._options, **options}, self._retries, self._pending)

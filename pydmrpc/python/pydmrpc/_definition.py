@@ -18,7 +18,7 @@ def pickled(what: Any) -> bytes:
         TypeError: if it refers to what can't be pickled, with the way to that in a note.
     """
     try:
-        return cloudpickle.dumps(what, protocol=5)
+        return bytes(cloudpickle.dumps(what, protocol=5))
     except Exception as error:
         place = _pickling.locate(what)
         message = f"Could not serialize {what!r}: {error}" + (f" ({place})" if place else "")
@@ -35,7 +35,7 @@ def name_of(definition: tuple[Any, ...]) -> bytes:
 
 
 @functools.lru_cache(maxsize=10_000)
-def method(name: str) -> tuple[bytes, tuple[str, str]]:
-    """Name and definition of the method of any actor."""
-    definition = ("method", name)
+def method(name: str, group: str | None, ahead: int | None) -> tuple[bytes, tuple[Any, ...]]:
+    """Name and definition of the method of any actor, in a concurrency group, as far ahead of its caller as that."""
+    definition = ("method", name, group, ahead)
     return name_of(definition), definition

@@ -49,6 +49,12 @@ def future_of(ref: _core.ObjectRef) -> Future[Any]:
     return executor().submit(_core.get, ref)
 
 
+async def presence(ref: _core.ObjectRef) -> None:
+    """Until the value of a reference is there, or its failure."""
+    if not ref.is_ready():
+        await asyncio.wrap_future(executor().submit(_core.wait, [ref]))
+
+
 def awaited(ref: _core.ObjectRef) -> Generator[Any, None, Any]:
     """What ``await ref`` runs."""
     if ref.is_ready():

@@ -9,9 +9,17 @@ import re
 import socket
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pydmrpc import _core, _futures, _runtime
+from pydmrpc import _core, _environment, _futures, _head, _runtime
+
+#: Options of Ray's `init` that are taken and ignored.
+_WITHOUT_MEANING = {
+    "configure_logging", "dashboard_host", "dashboard_port", "include_dashboard", "job_config", "labels", "local_mode",
+    "log_to_driver_filter", "logging_config", "logging_format", "logging_level", "_cluster_id", "_driver_object_store_memory",
+    "_memory", "_metrics_export_port", "_node_ip_address", "_node_name", "_redis_max_memory", "_redis_password", "_system_config",
+    "_temp_dir", "_tracing_startup_hook",
+}  # fmt: skip
 
 
 class Context(NamedTuple):
@@ -25,6 +33,12 @@ class Context(NamedTuple):
     """Size of a page, the unit of copy-on-write."""
     is_local: bool
     """Whether the node is on this host, so that arrays from `get` are its very pages."""
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutdown()
 
 
 def init(
@@ -43,6 +57,9 @@ def init(
     resources: Mapping[str, float] | None = None,
     namespace: str | None = None,
     log_to_driver: bool = True,
+    runtime_env: Mapping[str, Any] | None = None,
+    object_store_memory: int | None = None,
+    **others: Any,
 ) -> Context:
     """Starts a memory node within this process, or joins the one at `address`.
 
@@ -64,9 +81,12 @@ def init(
         resources: whatever else tasks and actors are to occupy, by name.
         namespace: of the names of actors that say none.
         log_to_driver: whether what workers print is printed here.
+        runtime_env: variables and working directory of all workers.
+        object_store_memory: as `pool`, for programs that say so.
+        others: options of Ray that have no meaning here.
 
     Raises:
-        RuntimeError: if a session runs already.
+        RuntimeError: if a session runs already, or for options that Ray does not have either.
         NodeUnreachableError: if there is no node at `address`, or none could be started.
         AccessDeniedError: if the token is wrong.
         ValueError: if `address` is none, or the options contradict each other.
@@ -77,18 +97,46 @@ def init(
             subprocess.Popen(["dmrpc-memnode", "--listen", f"unix://{d}/node"])
             pydmrpc.init(f"unix://{d}/node")
     """
-    if not (ignore_reinit_error and _core.is_started()):
+    if is_initialized():
+        if ignore_reinit_error:
+            return _context()
+        raise RuntimeError("init was called twice: call shutdown first, or pass ignore_reinit_error=True")
+    if unknown := sorted(others.keys() - _WITHOUT_MEANING):
+        raise RuntimeError(f"init has no options {', '.join(unknown)}")
+    for what, amount in {"num_cpus": num_cpus, "num_gpus": num_gpus, **(resources or {})}.items():
+        if amount is not None and amount < 0:
+            raise ValueError(f"{what} must not be negative, as {amount} is")
+    environment = _environment.check(runtime_env)
+    _runtime.options.clear()
+    _runtime.options.update(
+        num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, namespace=namespace, log_to_driver=log_to_driver
+    )
+    hub = _head.find(address)
+    if hub is not None:
+        _runtime.join(hub)
+    else:
         secret = token.encode() if isinstance(token, str) else token
         addresses = [listen] if isinstance(listen, str) else list(listen)
-        _runtime.options.clear()
-        _runtime.options.update(
-            num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, namespace=namespace, log_to_driver=log_to_driver
-        )
-        if address is not None and address.startswith("hub://"):
-            _runtime.join(address.removeprefix("hub://"))
-            return Context(*_core.about())
         _sweep()
-        _core.start(address, pool, page_size, secret, name, quota, deadline, addresses)
+        _core.start(
+            None if address == "local" else address,
+            pool if pool is not None else object_store_memory,
+            page_size,
+            secret,
+            name,
+            quota,
+            deadline,
+            addresses,
+        )
+    _environment.current.clear()
+    _environment.current.update(environment)
+    return _context()
+
+
+def _context() -> Context:
+    if not _core.is_started():
+        # Of the node of a hub elsewhere.
+        _core.stats()
     return Context(*_core.about())
 
 
@@ -118,11 +166,13 @@ def shutdown() -> None:
     _futures.stop()
     _core.stop()
     _runtime.joined.clear()
+    _environment.current.clear()
+    _environment.inherited.clear()
 
 
 def is_initialized() -> bool:
     """Whether there is a session with a memory node."""
-    return _core.is_started()
+    return _core.is_started() or _core.current() is not None
 
 
 def stats() -> dict[str, int]:

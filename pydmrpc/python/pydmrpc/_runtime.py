@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from pydmrpc import _core, _output
+from pydmrpc import _core, _environment, _output
 
 _lock = threading.Lock()
 _number = 0
@@ -56,12 +56,11 @@ def start() -> None:
 
 
 def join(path: str) -> None:
-    """Joins the hub of another process, as one more driver."""
+    """Joins the hub of another process, as one more driver; its workers import from where this process does."""
     with _lock:
-        if _core.is_started():
-            raise RuntimeError("pydmrpc.init() was called before; call pydmrpc.shutdown() first")
         joined.clear()
         joined.update(pickle.loads(_core._join(path)))
+    _environment.inherited.update(py_modules=[entry or os.getcwd() for entry in sys.path], working_dir=os.getcwd())
 
 
 def hub_address() -> str:

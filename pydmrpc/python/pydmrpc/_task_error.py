@@ -74,7 +74,8 @@ def _raised(value: tuple[Any, ...]) -> BaseException:
 def as_instance(text: str, cause: BaseException, pid: int) -> exceptions.RayTaskError:
     """A RayTaskError that is an instance of the cause, too, if its class can be inherited from."""
     try:
-        return _class_for(type(cause))(text, cause, pid)
+        kind: Any = type(cause)
+        return _class_for(kind)(text, cause, pid)
     except TypeError:
         # A class that can't be inherited from.
         return exceptions.RayTaskError(text, cause, pid)
@@ -85,6 +86,9 @@ def _class_for(kind: type[BaseException]) -> type[exceptions.RayTaskError]:
     """A RayTaskError that is also an instance of what was raised."""
     if issubclass(exceptions.RayTaskError, kind):
         return exceptions.RayTaskError
+
+    def __new__(cls: Any, text: str, cause: Any, pid: int) -> Any:
+        return BaseExceptionGroup.__new__(cls, cause.message, cause.exceptions)
 
     def __init__(self: Any, text: str, cause: BaseException, pid: int) -> None:
         exceptions.RayTaskError.__init__(self, text, cause, pid)
@@ -98,4 +102,6 @@ def _class_for(kind: type[BaseException]) -> type[exceptions.RayTaskError]:
 
     name = f"RayTaskError({kind.__name__})"
     body = {"__init__": __init__, "__getattr__": __getattr__, "__reduce__": __reduce__, "__module__": "pydmrpc.exceptions"}
+    if issubclass(kind, BaseExceptionGroup):
+        body["__new__"] = __new__
     return type(name, (exceptions.RayTaskError, kind), body)

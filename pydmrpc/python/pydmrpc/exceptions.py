@@ -8,6 +8,8 @@ from __future__ import annotations
 
 __all__ = [
     "AccessDeniedError",
+    "ActorAlreadyExistsError",
+    "ActorClassInheritanceException",
     "ActorDiedError",
     "ActorPlacementGroupRemoved",
     "ActorUnavailableError",
@@ -34,6 +36,8 @@ __all__ = [
     "PendingCallsLimitExceeded",
     "QuotaExceededError",
     "RayActorError",
+    "RayChannelError",
+    "RayChannelTimeoutError",
     "RayError",
     "RaySystemError",
     "RayTaskError",
@@ -191,7 +195,8 @@ class RayTaskError(DmrpcError):
     """
 
     def __init__(self, traceback_str: str = "", cause: BaseException | None = None, pid: int = 0, message: str = "") -> None:
-        super().__init__(message or traceback_str)
+        # Not what comes next: what is also an instance of what was raised would call that one's.
+        Exception.__init__(self, message or traceback_str)
         #: The traceback, as text.
         self.traceback_str = traceback_str
         #: What was raised; None if it can't be pickled.
@@ -212,6 +217,9 @@ class RayTaskError(DmrpcError):
 class RayActorError(DmrpcError):
     """An actor did not do what was asked of it."""
 
+    #: The actor's id, in hex; None where it is not known.
+    actor_id: str | None = None
+
 
 class ActorDiedError(RayActorError):
     """The actor is gone: it was killed, it crashed, or its process ended. Make another."""
@@ -219,6 +227,22 @@ class ActorDiedError(RayActorError):
 
 class ActorUnavailableError(RayActorError):
     """The actor can't be reached just now: it is being made again, or the way to it is gone. Try again."""
+
+
+class ActorAlreadyExistsError(DmrpcError, ValueError):
+    """There is an actor of this name. Take another, find it with ``get_actor``, or make it with ``get_if_exists=True``."""
+
+
+class ActorClassInheritanceException(TypeError, DmrpcError):
+    """A class is derived from an actor class. Derive from the class before it is decorated, and decorate what comes of it."""
+
+
+class RayChannelError(DmrpcError):
+    """A channel between actors failed. There are no such channels here: nothing raises it."""
+
+
+class RayChannelTimeoutError(RayChannelError, TimeoutError):
+    """A channel between actors timed out. There are no such channels here: nothing raises it."""
 
 
 class ActorUnschedulableError(DmrpcError):

@@ -49,6 +49,8 @@ pub(crate) struct Inbox {
     pub(crate) waiter: Option<Arc<Waiter>>,
     /// The processor that its caller waits on.
     pub(crate) near: Option<u32>,
+    /// The actor that lives here.
+    pub(crate) actor: Option<ActorId>,
     /// Tasks that are to be stopped.
     pub(crate) interrupted: Vec<TaskId>,
 }
@@ -185,7 +187,7 @@ impl Away {
                 outgoing.send(&Record::Cancel { task: *task, force: *force, recursive: *recursive })
             }
             Event::Kill { actor, restart } => outgoing.send(&Record::Kill { actor: *actor, restart: *restart }),
-            Event::ActorExits { .. } => outgoing.send(&Record::Exits),
+            Event::Exits { .. } => outgoing.send(&Record::Exits),
             Event::DriverUp { .. }
             | Event::WorkerUp { .. }
             | Event::WorkerFailed { .. }
@@ -285,6 +287,7 @@ impl Away {
                     returns: *returns,
                 };
                 let mut inbox = self.inbox.lock();
+                inbox.actor = run.actor;
                 inbox.runs.push_back(run);
                 if let Some(waiter) = inbox.waiter.take() {
                     waiter.one_less(client);
@@ -322,6 +325,10 @@ impl Away {
                     }
                     None => {
                         inbox.interrupted.push(*task);
+                        // A main thread that waits for work sees to it at once.
+                        if let Some(waiter) = inbox.waiter.take() {
+                            waiter.one_less(client);
+                        }
                         drop(inbox);
                         super::worker::interrupt();
                     }

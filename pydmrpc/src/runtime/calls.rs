@@ -6,7 +6,7 @@ use super::home::{Home, OWN, Plan};
 use super::packing::{self, Packed};
 use super::payload::Payload;
 use super::peer;
-use super::questions::HANDLES;
+use super::questions::{HANDLES, NAMES};
 use super::slot::{Slot, Waiter};
 use super::turns::Turns;
 use super::zygote::Recipe;
@@ -20,12 +20,13 @@ use dmrpc_fabric::address::Address;
 use dmrpc_fabric::listen::Listener;
 use dmrpc_hub::record::Who;
 use dmrpc_hub::{
-    ActorId, ActorSpec, CallSpec, ClientId, Event, FunctionId, HubOptions, Resources, TaskId, TaskSpec, Work, WorkerId,
+    ActorId, ActorSpec, CallSpec, ClientId, Event, FunctionId, HubOptions, Resources, STREAM, TaskId, TaskSpec, Work,
+    WorkerId,
 };
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,15 +41,21 @@ struct Definition {
 
 impl Definition {
     fn new(id: [u8; 16], definition: Py<PyAny>) -> Self {
-        Self { id: FunctionId(u128::from_le_bytes(id) & !HANDLES), definition, told: AtomicU64::new(0) }
+        Self { id: FunctionId(u128::from_le_bytes(id) & !(HANDLES | NAMES)), definition, told: AtomicU64::new(0) }
     }
 
     /// The hub of `client` knows what it is.
     fn tell(&self, py: Python<'_>, client: &Arc<Client>) -> PyResult<()> {
+        let serial = client.serial();
         // Relaxed: telling it twice does no harm.
-        if self.told.load(Ordering::Relaxed) != client.serial() {
-            client.define(self.id, || definition(self.definition.bind(py)))?;
-            self.told.store(client.serial(), Ordering::Relaxed);
+        if self.told.load(Ordering::Relaxed) != serial {
+            let bound = self.definition.bind(py);
+            // Names are for people; what has none is an environment.
+            if let Ok(name) = bound.get_item(1).and_then(|name| name.cast_into::<PyString>().map_err(PyErr::from)) {
+                client.define(FunctionId(self.id.0 | NAMES), || definition(&name))?;
+            }
+            client.define(self.id, || definition(bound))?;
+            self.told.store(serial, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -133,7 +140,7 @@ impl Task {
         self.definition.tell(py, &client)?;
         let packed = packing::arguments(args, kwargs)?;
         let id = client.next_task();
-        let slots = client.promise(id, self.returns);
+        let slots = client.promise(id, if self.returns == STREAM { 1 } else { self.returns });
         let task = TaskSpec {
             id,
             parent: here::running(),
@@ -223,7 +230,7 @@ impl Method {
         self.definition.tell(py, client)?;
         let packed = packing::arguments(args, kwargs)?;
         let id = client.next_task();
-        let slots = client.promise(id, self.returns);
+        let slots = client.promise(id, if self.returns == STREAM { 1 } else { self.returns });
         let call = CallSpec {
             id,
             actor: ActorId(self.slot.id().task),
@@ -310,6 +317,12 @@ fn ask(py: Python<'_>, client: &Arc<Client>, what: &[u8]) -> PyResult<(Vec<u8>, 
         }
     };
     Ok((answer, given.into_iter().map(|id| client.given(id)).collect()))
+}
+
+/// Tells the hub what something is that is known by a name alone, as environments are.
+#[pyfunction]
+pub(crate) fn _define(py: Python<'_>, id: [u8; 16], definition: Py<PyAny>) -> PyResult<()> {
+    Definition::new(id, definition).tell(py, &client(py)?)
 }
 
 /// Asks the hub a question: JSON there and back.

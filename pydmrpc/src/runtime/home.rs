@@ -17,6 +17,7 @@ use dmrpc_hub::{Action, ClientId, Event, FunctionId, Hub, HubOptions, Outcome, R
 use dmrpc_objstore::Borrows;
 use rustc_hash::FxHashMap;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -67,6 +68,8 @@ struct Process {
     doomed: bool,
     /// When its link ended.
     unlinked: Option<Instant>,
+    /// What its actor calls itself.
+    title: Option<String>,
     /// How it ended.
     status: Option<i32>,
 }
@@ -181,8 +184,8 @@ impl Home {
     /// Something happened; what follows is done at once.
     pub(crate) fn step(&mut self, client: &Arc<Client>, event: Event<Payload>) {
         let mut actions = std::mem::take(&mut self.actions);
-        // Nothing in the core depends on time.
-        self.hub.step(0, event, &mut actions);
+        // Only what is told to people depends on time.
+        self.hub.step(now_ms(), event, &mut actions);
         for action in actions.drain(..) {
             self.act(client, action);
         }
@@ -296,6 +299,7 @@ impl Home {
             output: [None, None],
             doomed: false,
             unlinked: None,
+            title: None,
             status: None,
         };
         if self.zygote.is_none() && self.start_zygote(client).is_err() {
@@ -670,6 +674,18 @@ impl Home {
         self.processes.iter().map(|(&id, process)| (id, process.pid, process.environment, process.client))
     }
 
+    /// What an actor calls itself, as its worker told.
+    pub(crate) fn set_title(&mut self, from: ClientId, title: String) {
+        if let Some(process) = self.processes.values_mut().find(|process| process.client == Some(from)) {
+            process.title = Some(title);
+        }
+    }
+
+    /// What a worker's actor calls itself, if it told.
+    pub(crate) fn title(&self, worker: WorkerId) -> Option<&str> {
+        self.processes.get(&worker)?.title.as_deref()
+    }
+
     /// Ends all workers.
     pub(crate) fn close(&mut self, client: &Arc<Client>) {
         for process in self.processes.values_mut() {
@@ -716,6 +732,12 @@ impl Process {
         }
         words
     }
+}
+
+/// Milliseconds of a clock that all processes of the host have, as of the kernel's last tick: a look costs next to nothing.
+pub(crate) fn now_ms() -> u64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
 /// What a record of a client's asks for.
@@ -774,7 +796,7 @@ fn wish(from: Option<ClientId>, record: &Record<'_>, borrows: &Borrows) -> Resul
             Event::Cancel { task: *task, force: *force, recursive: *recursive }
         }
         Record::Kill { actor, restart } => Event::Kill { actor: *actor, restart: *restart },
-        Record::Exits => Event::ActorExits { client },
+        Record::Exits => Event::Exits { client },
         Record::Welcome { .. }
         | Record::Run { .. }
         | Record::Deliver { .. }

@@ -32,13 +32,13 @@ mod worker;
 mod zygote;
 
 pub(crate) use calls::{
-    _actor, _ask, _hub_address, _join, _serve, _take_printed, ActorRef, Method, Task, cancel, create_actor, current,
-    get_named, kill, wait,
+    _actor, _ask, _define, _hub_address, _join, _serve, _take_printed, ActorRef, Method, Task, cancel, create_actor,
+    current, get_named, kill, wait,
 };
 pub(crate) use client::Client;
 pub(crate) use completions::Completions;
 pub(crate) use slot::Slot;
-pub(crate) use worker::{_exits, _interrupted, _work, Call};
+pub(crate) use worker::{_exits, _interrupted, _own_actor, _take_interrupted, _work, Call};
 
 use crate::fork::Native;
 use crate::stored::Stored;

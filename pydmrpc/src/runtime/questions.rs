@@ -1,56 +1,199 @@
-//! What clients ask the hub, as JSON: `{"named": [namespace, name]}`, `"names"`, `"totals"`, `"workers"`.
+//! What clients ask the hub, as JSON, and what it answers.
+//!
+//! | question | answer |
+//! | --- | --- |
+//! | `{"named": [namespace, name]}` | the actor's handle, and what its handles are |
+//! | `{"task": [client, number]}` | a task that is not done: its name, what it occupies, its actor |
+//! | `{"title": text}` | that is what the actor of the worker that asks calls itself |
+//! | `{"change": {name: thousandths}}` | so much more of named resources, or less |
+//! | `"tasks"`, `"actors"`, `"objects"`, `"workers"`, `"names"` | lists |
+//! | `"totals"` | how much there is of everything |
 
 use super::client::Client;
 use super::home::Home;
-use dmrpc_hub::{ClientId, FunctionId, ResultId};
-use serde_json::{Value, json};
+use super::payload::Payload;
+use dmrpc_hub::{ActorId, ClientId, Event, FunctionId, Resources, ResultId, TaskId, TaskRow, WorkerId};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// What distinguishes the definition of a class's handles from that of the class: a bit of the name.
 pub(crate) const HANDLES: u128 = 1 << 127;
+/// What distinguishes the name of a function, for people, from its definition.
+pub(crate) const NAMES: u128 = 1 << 126;
+/// How the codec of small values marks text.
+const TEXT: u8 = 5;
 
-pub(crate) fn answer(home: &mut Home, _client: &Arc<Client>, from: ClientId, what: &[u8]) -> (Vec<u8>, Vec<ResultId>) {
+pub(crate) fn answer(home: &mut Home, client: &Arc<Client>, from: ClientId, what: &[u8]) -> (Vec<u8>, Vec<ResultId>) {
     let mut given = Vec::new();
     let question: Value = serde_json::from_slice(what).unwrap_or_default();
-    let answer = if let Some([Value::String(namespace), Value::String(name)]) =
-        question.get("named").and_then(Value::as_array).map(Vec::as_slice)
-    {
-        named(home, from, namespace, name, &mut given)
-    } else {
-        match question.as_str() {
-            Some("names") => home.hub.names().map(|((namespace, name), _)| json!([namespace, name])).collect(),
-            Some("totals") => totals(home),
-            Some("workers") => home
-                .workers()
-                .map(|(id, pid, environment, client)| {
-                    json!({"id": id.0, "pid": pid, "environment": environment, "connected": client.is_some()})
-                })
-                .collect(),
+    let answer = match &question {
+        Value::Object(asked) => about_one(home, client, from, asked, &mut given).unwrap_or_default(),
+        Value::String(list) => match list.as_str() {
+            "names" => home.hub.names().map(|((namespace, name), _)| json!([namespace, name])).collect(),
+            "totals" => totals(home),
+            "tasks" => home.hub.task_rows().map(|row| task(home, &row)).collect(),
+            "actors" => actors(home),
+            "objects" => objects(home),
+            "workers" => workers(home),
             _ => Value::Null,
-        }
+        },
+        _ => Value::Null,
     };
     (answer.to_string().into_bytes(), given)
 }
 
-fn named(home: &mut Home, from: ClientId, namespace: &str, name: &str, given: &mut Vec<ResultId>) -> Value {
-    let Some(actor) = home.hub.named(namespace, name) else { return Value::Null };
-    let Some(FunctionId(class)) = home.hub.class(actor) else { return Value::Null };
-    if !home.hub.hold(from, actor.handle()) {
-        // Nobody has a handle, and it lives on: the first one is new.
-        if !home.hub.revive(from, actor) {
-            return Value::Null;
+fn about_one(
+    home: &mut Home,
+    client: &Arc<Client>,
+    from: ClientId,
+    asked: &Map<String, Value>,
+    given: &mut Vec<ResultId>,
+) -> Option<Value> {
+    let (what, about) = asked.iter().next()?;
+    match what.as_str() {
+        "named" => {
+            let [Value::String(namespace), Value::String(name)] = about.as_array()?.as_slice() else { return None };
+            named(home, from, namespace, name, given)
         }
+        "task" => {
+            let [client, number] = about.as_array()?.as_slice() else { return None };
+            let id = TaskId {
+                client: ClientId(client.as_u64()?.try_into().ok()?),
+                number: number.as_u64()?.try_into().ok()?,
+            };
+            let mut answer = task(home, &home.hub.task_row(id)?);
+            answer["resources"] = resources(home.hub.resources_of(id)?);
+            Some(answer)
+        }
+        // Longer ones are no titles.
+        "title" => {
+            home.set_title(from, about.as_str()?.chars().take(200).collect());
+            Some(Value::Bool(true))
+        }
+        "change" => {
+            for (name, more) in about.as_object()? {
+                home.hub.change_resources(name, more.as_i64()?);
+            }
+            // What waited for them can begin.
+            home.step(client, Event::Tick);
+            Some(Value::Bool(true))
+        }
+        _ => None,
+    }
+}
+
+fn named(home: &mut Home, from: ClientId, namespace: &str, name: &str, given: &mut Vec<ResultId>) -> Option<Value> {
+    let actor = home.hub.named(namespace, name)?;
+    let FunctionId(class) = home.hub.class(actor)?;
+    // Where nobody has a handle, and it lives on, the first one is new.
+    if !home.hub.hold(from, actor.handle()) && !home.hub.revive(from, actor) {
+        return None;
     }
     given.push(actor.handle());
     // What handles are is small: names of methods and numbers.
-    json!({"handles": home.definition(FunctionId(class | HANDLES)).map(|definition| definition.bytes.to_vec())})
+    let handles = home.definition(FunctionId(class | HANDLES)).map(|definition| definition.bytes.to_vec());
+    Some(json!({"handles": handles}))
+}
+
+/// The name of a function or class for people.
+fn name(home: &Home, FunctionId(function): FunctionId) -> String {
+    let name = home.definition(FunctionId(function | NAMES));
+    let text = name.and_then(|name| name.bytes.split_first_chunk::<5>()).filter(|(head, _)| head[0] == TEXT);
+    text.map_or_else(String::new, |(_, text)| String::from_utf8_lossy(text).into_owned())
+}
+
+fn hex(id: TaskId) -> String {
+    format!("{:08x}{:08x}", id.client.0, id.number)
+}
+
+fn pid(home: &Home, worker: Option<WorkerId>) -> Option<u32> {
+    let worker = worker?;
+    home.workers().find(|&(id, ..)| id == worker).map(|(_, pid, ..)| pid)
+}
+
+fn task(home: &Home, row: &TaskRow) -> Value {
+    let function = name(home, row.function);
+    let class = |actor: ActorId| home.hub.class(actor).map(|class| name(home, class)).unwrap_or_default();
+    let (kind, function) = match row.actor {
+        None => ("NORMAL_TASK", function),
+        Some(_) if row.makes => ("ACTOR_CREATION_TASK", format!("{function}.__init__")),
+        Some(actor) => ("ACTOR_TASK", format!("{}.{function}", class(actor))),
+    };
+    json!({
+        "task_id": hex(row.id),
+        "name": function,
+        "func_or_class_name": function,
+        "state": row.state,
+        "type": kind,
+        "actor_id": row.actor.map(|ActorId(id)| hex(id)),
+        "parent_task_id": row.parent.map(hex),
+        "job_id": format!("{:08x}", row.id.client.0),
+        "worker_id": row.worker.map(|WorkerId(id)| format!("{id:08x}")),
+        "worker_pid": pid(home, row.worker),
+        "end_time_ms": row.ended,
+        "duration_us": row.micros,
+    })
+}
+
+fn actors(home: &Home) -> Value {
+    let rows = home.hub.actor_rows().map(|row| {
+        let (namespace, title) = row.name.unwrap_or_default();
+        json!({
+            "actor_id": hex(row.id.0),
+            "class_name": name(home, row.class),
+            "state": row.state,
+            "name": title,
+            "ray_namespace": namespace,
+            "pid": pid(home, row.worker),
+            "job_id": format!("{:08x}", row.id.0.client.0),
+            "is_detached": row.detached,
+            "death_cause": row.why,
+            "required_resources": resources(&row.resources),
+            "num_restarts": row.restarts,
+        })
+    });
+    rows.collect()
+}
+
+fn objects(home: &Home) -> Value {
+    let bytes =
+        |value: &Payload| value.bytes.len() as u64 + value.stored.iter().map(|stored| stored.byte_len()).sum::<u64>();
+    let rows = home.hub.result_rows().filter(|(id, ..)| id.actor().is_none()).map(|(id, keepers, value, holders)| {
+        json!({
+            "object_id": format!("{}{:08x}", hex(id.task), id.index),
+            "object_size": value.map_or(0, bytes),
+            "task_status": if value.is_some() { "FINISHED" } else { "PENDING" },
+            "reference_type": "RESULT",
+            "keepers": keepers,
+            "holders": holders.iter().map(|holder| holder.0).collect::<Vec<_>>(),
+        })
+    });
+    rows.collect()
+}
+
+fn workers(home: &Home) -> Value {
+    let rows = home.workers().map(|(id, pid, environment, client)| {
+        json!({
+            "worker_id": format!("{:08x}", id.0),
+            "worker_type": "WORKER",
+            "runs": home.title(id).map_or_else(|| home.hub.runs_of(id).map(|runs| name(home, runs)), |title| Some(title.to_owned())),
+            "pid": pid,
+            "is_alive": client.is_some(),
+            "client": client.map(|client| client.0),
+            "environment": environment,
+        })
+    });
+    rows.collect()
+}
+
+fn resources(resources: &Resources) -> Value {
+    json!({"cpu": resources.cpu, "gpu": resources.gpu, "other": resources.other})
 }
 
 fn totals(home: &Home) -> Value {
     let totals = home.hub.totals();
-    let resources = |resources: &dmrpc_hub::Resources| json!({"cpu": resources.cpu, "gpu": resources.gpu, "other": resources.other});
     json!({
         "tasks": totals.tasks, "results": totals.results, "actors": totals.actors, "workers": totals.workers,
-        "available": resources(&totals.available), "total": resources(home.hub.total()),
+        "now_ms": super::home::now_ms(), "available": resources(&totals.available), "total": resources(home.hub.total()),
     })
 }

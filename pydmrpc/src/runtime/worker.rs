@@ -13,9 +13,10 @@ use super::payload::Payload;
 use super::slot::{Slot, Waiter};
 use super::{packing, running};
 use crate::fork::Native;
-use dmrpc_hub::{Event, Failure, FunctionId, Outcome, ResultId, TaskId};
+use crate::objectref::ObjectRef;
+use dmrpc_hub::{Event, Failure, FunctionId, Outcome, ResultId, STREAM, TAKEN, TaskId};
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -208,20 +209,18 @@ impl Answer {
     }
 
     fn values(value: &Bound<'_, PyAny>, returns: u32) -> PyResult<Self> {
-        let mut answer = Self { outcomes: Vec::with_capacity(returns as usize), slots: Vec::new() };
+        let mut answer = Self { outcomes: Vec::new(), slots: Vec::new() };
         match returns {
             0 => {}
-            1 => answer.push(value)?,
+            1 | STREAM => answer.push(value)?,
             _ => {
-                let count = value.len().unwrap_or(usize::MAX);
+                let Ok(count) = value.len() else {
+                    let message =
+                        format!("num_returns={returns}, but the function returned one value, {}", value.get_type());
+                    return Err(PyTypeError::new_err(message));
+                };
                 if count != returns as usize {
-                    let message = format!(
-                        "num_returns={returns}, but the function returned {}",
-                        match count {
-                            usize::MAX => "one value".to_owned(),
-                            count => format!("{count} values"),
-                        }
-                    );
+                    let message = format!("num_returns={returns}, but the function returned {count} values");
                     return Err(PyValueError::new_err(message));
                 }
                 for value in value.try_iter()? {
@@ -290,6 +289,17 @@ impl Call {
         self.returns
     }
 
+    /// Whether its values are to come one by one.
+    #[getter]
+    fn is_stream(&self) -> bool {
+        self.returns == STREAM
+    }
+
+    /// A reference that is ready when somebody has asked for its `index`-th value, or nobody will.
+    fn taken(&self, index: u32) -> ObjectRef {
+        self.client.slot(self.task.result(index | TAKEN)).into()
+    }
+
     /// This thread runs the call from now on: what it calls is made by it. Gives what it ran before, for `leave`.
     fn enter(&self) -> Option<(u32, u32)> {
         set_running(Some(self.task)).map(|task| (task.client.0, task.number))
@@ -327,6 +337,7 @@ impl Call {
         let result: ResultId = self.task.result(index);
         let outcome = Outcome { value: Ok(payload), contains };
         self.client.tell(Event::Yielded { client: self.client.id(), result, outcome });
+        self.client.flush();
         drop(slots);
         Ok(())
     }
@@ -354,12 +365,30 @@ pub(crate) fn _interrupted() -> bool {
     inbox.interrupted.len() < before
 }
 
-/// The actor of this worker wants to end when it has done what it was given.
+/// The actor that lives in this worker, or is being made: which client's, and which of that.
+#[pyfunction]
+pub(crate) fn _own_actor() -> Option<(u32, u32)> {
+    let client = running()?;
+    let To::Away(away) = client.hub() else { return None };
+    let actor = away.inbox.lock().actor?;
+    Some((actor.0.client.0, actor.0.number))
+}
+
+/// Tasks that were to be stopped and that the main thread does not run; asking takes note of them.
+#[pyfunction]
+pub(crate) fn _take_interrupted() -> Vec<(u32, u32)> {
+    let Some(client) = running() else { return Vec::new() };
+    let To::Away(away) = client.hub() else { return Vec::new() };
+    let interrupted = std::mem::take(&mut away.inbox.lock().interrupted);
+    interrupted.into_iter().map(|task| (task.client.0, task.number)).collect()
+}
+
+/// This worker, or its actor, wants to end when it has done what it was given.
 #[pyfunction]
 pub(crate) fn _exits() -> PyResult<()> {
     let client = running().ok_or_else(|| PyRuntimeError::new_err("this process is no worker"))?;
     away(&client)?.inbox.lock().leaves = true;
-    client.tell(Event::ActorExits { client: client.id() });
+    client.tell(Event::Exits { client: client.id() });
     client.flush();
     Ok(())
 }

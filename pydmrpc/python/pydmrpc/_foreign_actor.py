@@ -8,7 +8,7 @@ from typing import Any
 from pydmrpc import _core, _futures
 
 
-def actor(address: str, *, timeout: float = 10.0) -> ActorHandle:
+def connect(address: str, *, timeout: float = 10.0) -> ForeignActor:
     """Connects to the actor at ``"unix:///path#name"`` (this host) or ``"tcp://host:port#name"``.
 
     Args:
@@ -22,15 +22,15 @@ def actor(address: str, *, timeout: float = 10.0) -> ActorHandle:
 
     Example::
 
-        thumbnails = pydmrpc.actor("unix:///run/images.sock#thumbnails")
+        thumbnails = pydmrpc.connect("unix:///run/images.sock#thumbnails")
         photo = pydmrpc.put(open("photo.jpg", "rb").read())
         small = thumbnails.resize(photo, 200, 200)      # the reference travels, not the photo
         pydmrpc.get(small)
     """
-    return ActorHandle(_core.connect(address, timeout))
+    return ForeignActor(_core.connect(address, timeout))
 
 
-class ActorHandle:
+class ForeignActor:
     """A handle to an actor: its methods are called by their names, with positional arguments.
 
     Arguments and answers are None, bools, ints, floats, str, bytes, lists, dicts (also for structs), and references. An actor
@@ -45,13 +45,13 @@ class ActorHandle:
     def __init__(self, core: _core.Actor) -> None:
         self._core = core
 
-    def __getattr__(self, method: str) -> ActorMethod:
+    def __getattr__(self, method: str) -> ForeignMethod:
         if method.startswith("__"):
             raise AttributeError(method)
-        return ActorMethod(self._core, method)
+        return ForeignMethod(self._core, method)
 
     def __repr__(self) -> str:
-        return f"ActorHandle({self._core.address!r})"
+        return f"ForeignActor({self._core.address!r})"
 
     def call(self, method: str, *args: Any, timeout: float | None = None) -> Any:
         """Calls a method by name and gives its answer. As ``handle.method(*args)``.
@@ -71,7 +71,7 @@ class ActorHandle:
         self._core.tell(method, args, timeout)
 
 
-class ActorMethod:
+class ForeignMethod:
     """A method of an actor."""
 
     __slots__ = ("_core", "_name")
@@ -81,7 +81,7 @@ class ActorMethod:
         self._name = name
 
     def __call__(self, *args: Any, timeout: float | None = None) -> Any:
-        """Calls it and gives its answer: see :meth:`ActorHandle.call`."""
+        """Calls it and gives its answer: see :meth:`ForeignActor.call`."""
         return self._core.call(self._name, args, timeout)
 
     def future(self, *args: Any, timeout: float | None = None) -> Future[Any]:
@@ -93,4 +93,4 @@ class ActorMethod:
         self._core.tell(self._name, args, timeout)
 
     def __repr__(self) -> str:
-        return f"ActorMethod({self._core.address!r}, {self._name!r})"
+        return f"ForeignMethod({self._core.address!r}, {self._name!r})"

@@ -1,0 +1,1 @@
+"""What Ray programs import from ``ray.experimental``."""
