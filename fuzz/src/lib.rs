@@ -13,6 +13,7 @@ mod address;
 mod datagram;
 mod frames;
 mod grant;
+mod records;
 mod wire;
 
 /// A decoder under test.
@@ -36,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     datagram::DATAGRAM,
     actors::ACTORS,
     grant::GRANT,
+    records::RECORD,
 ];
 
 /// Runs the target of this name on `data`.

@@ -25,6 +25,8 @@ pub struct HubOptions {
     pub idle_workers: usize,
     /// Tasks and calls that are not done.
     pub max_tasks: usize,
+    /// Calls that the worker of an actor is given at a time; others wait here.
+    pub max_assigned: usize,
 }
 
 impl HubOptions {
@@ -35,6 +37,7 @@ impl HubOptions {
             max_workers: 1000,
             idle_workers: cpus as usize,
             max_tasks: 10_000_000,
+            max_assigned: 10_000,
         }
     }
 }
@@ -539,7 +542,11 @@ impl<P: Clone> Hub<P> {
         let Some(worker) = self.workers.of(client) else { return };
         let Some(assigned) = self.workers.get_mut(worker).map(|worker| &mut worker.assigned) else { return };
         let Some(place) = assigned.iter().position(|&other| other == id) else { return };
+        let was_full = assigned.len() == self.options.max_assigned;
         assigned.remove(place);
+        if was_full && let Some(Role::Actor(actor)) = self.workers.get(worker).map(|worker| worker.role) {
+            self.send_calls(actor);
+        }
         let Some(task) = self.tasks.get_mut(id) else { return };
         if let Kind::Make(actor) = task.kind {
             return self.made(actor, worker, outcomes);
@@ -816,7 +823,9 @@ impl<P: Clone> Hub<P> {
                 let worker = *worker;
                 let callers: Vec<ClientId> = actor.callers.keys().copied().collect();
                 for caller in callers {
-                    while let Some(call) = self.next_call(id, caller) {
+                    while self.has_room(worker)
+                        && let Some(call) = self.next_call(id, caller)
+                    {
                         self.assign(worker, call);
                     }
                 }
@@ -826,13 +835,20 @@ impl<P: Clone> Hub<P> {
         }
     }
 
+    /// Whether an actor's worker may be given one more call.
+    fn has_room(&self, worker: WorkerId) -> bool {
+        self.workers.get(worker).is_some_and(|worker| worker.assigned.len() < self.options.max_assigned)
+    }
+
     /// As [`send_calls`](Self::send_calls) for the line of one caller.
     fn send_line(&mut self, id: ActorId, caller: ClientId) {
         let Some(actor) = self.actors.get(id) else { return };
         match &actor.life {
             Life::Alive(worker) => {
                 let worker = *worker;
-                while let Some(call) = self.next_call(id, caller) {
+                while self.has_room(worker)
+                    && let Some(call) = self.next_call(id, caller)
+                {
                     self.assign(worker, call);
                 }
             }

@@ -74,6 +74,7 @@ impl World {
         let mut random = Random(seed);
         let mut options = HubOptions::cpus(1 + random.below(3) as u64);
         options.max_workers = 40;
+        options.max_assigned = 1 + random.below(4);
         let mut world = Self {
             hub: Hub::new(options),
             random,
