@@ -367,6 +367,17 @@ def table(turns: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _page(text: str, turns: int, seconds: float) -> str:
+    """The table with what it is."""
+    return (
+        "# Ray's microbenchmark\n\n"
+        "The rows of Ray's own microbenchmark and two more, on Ray and on pydmrpc, each system in a process of its own, in turns in one run:\n"
+        "`make compare-ray` writes this page. Figures are medians, with the least and the most where there were several turns.\n"
+        f"This run: {turns} turn{'s' * (turns != 1)} of {seconds:g} s a row, {os.cpu_count()} processors, load {os.getloadavg()[1]:.0f}"
+        " while it ran.\n\n" + text
+    )
+
+
 def _figures(turns: list[dict[str, Any]], name: str) -> list[float]:
     return [turn[name] for turn in turns if isinstance(turn.get(name), (int, float))]
 
@@ -415,7 +426,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(turns, indent=1))
     if options.markdown:
-        options.markdown.write_text(text)
+        options.markdown.write_text(_page(text, len(turns["pydmrpc"]), seconds))
 
 
 if __name__ == "__main__":
