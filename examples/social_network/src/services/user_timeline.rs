@@ -1,6 +1,6 @@
 //! User timelines: what each user has posted, kept in a database.
 //!
-//! 1. The [`MAX_POSTS`](super::post_storage::MAX_POSTS) newest posts of a user are kept, the newest first.
+//! 1. The [`MAX_POSTS`] newest posts of a user are kept, the newest first.
 
 use super::database::Database;
 use super::post_storage::MAX_POSTS;
