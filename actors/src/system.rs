@@ -461,6 +461,11 @@ impl Inner {
         self.actors.lock().by_id.get(&id).map(|entry| Arc::clone(&entry.local))
     }
 
+    /// Whether the actor is there and takes messages.
+    pub(crate) fn lives(&self, id: u32) -> bool {
+        self.actors.lock().by_id.get(&id).is_some_and(|entry| !entry.is_ending)
+    }
+
     /// The first name of an actor, or its number as a name.
     pub(crate) fn name_of(&self, id: u32) -> Arc<str> {
         let actors = self.actors.lock();

@@ -10,8 +10,7 @@ run() {
 }
 run rdma-sys-device --include-ignored --test-threads 1
 run objstore-rdma --ignored --skip the_other_store --skip a_node_on_another_host --test-threads 1 --nocapture
-# `successors` finds an actor stopped now and then where the emulated machine starves; not understood yet.
-run actors-remote rdma --ignored --skip successors --test-threads 1
+run actors-remote rdma --ignored --test-threads 1
 run fabric-death rdma_ --ignored --test-threads 1
 run fabric-conformance rdma:: --skip fake_ --ignored --test-threads 1
 # Nothing depends on figures.

@@ -224,8 +224,13 @@ impl Reader<'_> {
         let request = (frame.kind == Kind::Ask).then_some(frame.request);
         let arguments = Arguments { peer: self.peer, codec, method, payload, table, attachments, request };
         let deadline = (frame.timeout_ms > 0).then(|| Instant::now() + Duration::from_millis(frame.timeout_ms.into()));
-        catch_unwind(AssertUnwindSafe(|| actor.deliver(arguments, deadline)))
-            .unwrap_or_else(|_| Err(ActorError::malformed("decoding the arguments panicked")))
+        let delivered = catch_unwind(AssertUnwindSafe(|| actor.deliver(arguments, deadline)))
+            .unwrap_or_else(|_| Err(ActorError::malformed("decoding the arguments panicked")));
+        if delivered.is_err() && !system.lives(frame.target) {
+            // It is ending, and its name is free already: the next call has to find who has it then.
+            let _ = self.peer.send_bare(&Frame { target: frame.target, ..Frame::new(Kind::Gone) });
+        }
+        delivered
     }
 
     /// Reads through the references that came, `refs` of them. Connects to their memory nodes, if the peer has told where they are and
