@@ -54,6 +54,8 @@ pub mod blocking;
 #[cfg(not(loom))]
 pub mod buffer;
 #[cfg(not(loom))]
+pub mod cache_lines;
+#[cfg(not(loom))]
 pub mod datagram;
 #[cfg(not(loom))]
 mod dice;

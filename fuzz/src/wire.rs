@@ -101,6 +101,7 @@ fn replies() -> Vec<Vec<u8>> {
         quota_pages: 1024,
         max_object_bytes: 1 << 40,
         resume_key: [8; 16],
+        coherence: Coherence::Flush,
     };
     let segment = SegmentInfo { segment: 5, pages: 512, file_offset: 1 << 21 };
     let stats = Stats { pool_pages: 1024.into(), objects: 3.into(), ..Stats::default() };

@@ -6,6 +6,7 @@ use dmrpc_fabric::address::Address;
 use dmrpc_fabric::datagram::dpdk::{self, DEFAULT_MTU, DpdkOptions};
 use dmrpc_memnode::{Hugepages, Node, NodeConfig};
 use dmrpc_pages::{ByteSize, PageSize};
+use dmrpc_wire::Coherence;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Write as _;
@@ -29,6 +30,9 @@ pub(crate) struct Args {
     /// A file or /dev/dax device to take the pool from. It has one tenant.
     #[arg(long, value_name = "PATH")]
     pool_file: Option<PathBuf>,
+    /// What keeps the pool file the same for all who map it.
+    #[arg(long, value_enum, default_value_t, requires = "pool_file")]
+    coherence: CoherenceArg,
     /// What a tenant says to be let in; each token is a tenant of its own. May be given more than once. Other users of this
     /// host see command lines: rather use --tenant-token-file, or DMRPC_TENANT_TOKEN.
     #[arg(long, value_name = "TOKEN")]
@@ -82,6 +86,15 @@ enum HugepagesArg {
     Never,
 }
 
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+enum CoherenceArg {
+    /// The hardware.
+    #[default]
+    Hardware,
+    /// Its users: they write their cache lines back before they publish, and drop them before they read.
+    Flush,
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     // Before there is anything to clean up, so that no signal finds the node half started.
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("catching signals")?;
@@ -130,6 +143,10 @@ fn config(args: &Args) -> anyhow::Result<NodeConfig> {
             HugepagesArg::Never => Hugepages::Never,
         },
         pool_file: args.pool_file.clone(),
+        coherence: match args.coherence {
+            CoherenceArg::Hardware => Coherence::Hardware,
+            CoherenceArg::Flush => Coherence::Flush,
+        },
         tenant_tokens: tokens(args)?,
         quota_bytes: args.quota.map(ByteSize::bytes),
         lease: args.lease.into(),

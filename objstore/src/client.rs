@@ -4,19 +4,21 @@ use crate::arena::{Allocation, Arena, Shortage};
 use crate::buffer::{Arrivals, Buffer};
 use crate::cache::Cache;
 use crate::far::Far;
+use crate::layout::Layout;
 use crate::object::Object;
 use crate::segment::{Segment, Segments};
 use crate::session::{Answer, Session, Undo, Waiting};
 use crate::unannounced::Unannounced;
 use crate::{AnyRef, StoreError, StoreOptions, Subject, fork, loan};
 use dashmap::DashMap;
+use dmrpc_fabric::cache_lines;
 use dmrpc_fabric::link::Body;
 use dmrpc_memnode::Node;
 use dmrpc_pages::{Extent, PageSize};
-use dmrpc_wire::{NodeId, ObjectId, Request, Welcome};
+use dmrpc_wire::{Coherence, NodeId, ObjectId, Request, Welcome};
 use parking_lot::Mutex;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -31,6 +33,24 @@ const MAX_HOLDS: usize = 1024;
 /// How long a link's borrowed references may stay loans before they become holds of this session's own; at most twice that.
 pub(crate) const PROMOTE_AFTER: Duration = Duration::from_secs(1);
 
+/// Cache lines that were written back or dropped, for a pool that no hardware keeps coherent; else none are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheLines {
+    /// Written back before an object was published.
+    pub written_back: u64,
+    /// Dropped before the first look at an object.
+    pub dropped: u64,
+    /// Written back before a segment went back to the node.
+    pub handed_back: u64,
+}
+
+#[derive(Default)]
+struct LineCounts {
+    written_back: AtomicU64,
+    dropped: AtomicU64,
+    handed_back: AtomicU64,
+}
+
 pub(crate) struct Client {
     pub(crate) session: Arc<Session>,
     pub(crate) options: StoreOptions,
@@ -43,6 +63,9 @@ pub(crate) struct Client {
     pub(crate) max_object_bytes: u64,
     pub(crate) arena: Arena,
     pub(crate) segments: Segments,
+    /// What is to be done for others to see what is written.
+    coherence: Coherence,
+    lines: LineCounts,
     /// Objects that this session has a hold on, and those that it made and lent.
     pub(crate) known: DashMap<ObjectId, Weak<Object>>,
     /// What of those the node does not know of. Its lock is taken before those of claims.
@@ -68,6 +91,10 @@ impl Client {
     ) -> Result<Self, StoreError> {
         let page_size = PageSize::new(welcome.page_bytes.into())
             .map_err(|_| StoreError::Malformed("the node's page size is not one"))?;
+        if session.local && welcome.coherence == Coherence::Flush && !cache_lines::is_supported() {
+            let why = "this processor has no instructions for programs to write cache lines back".to_owned();
+            return Err(StoreError::Io { doing: "mapping a pool that no hardware keeps coherent", why });
+        }
         Ok(Self {
             local: session.local,
             far,
@@ -76,6 +103,8 @@ impl Client {
             max_object_bytes: welcome.max_object_bytes.min(usize::MAX as u64 / 2),
             arena: Arena::new(welcome.node, session.is_bound, page_size.shift(), welcome.quota_pages),
             segments: Segments::default(),
+            coherence: welcome.coherence,
+            lines: LineCounts::default(),
             known: DashMap::new(),
             unannounced: Mutex::default(),
             cache: Cache::new(options.cache_bytes),
@@ -102,6 +131,38 @@ impl Client {
     pub(crate) fn embedded_urls(&self) -> Vec<String> {
         let node = self.embedded.lock();
         node.iter().flat_map(Node::addresses).map(ToString::to_string).collect()
+    }
+
+    // Cache lines.
+
+    /// Those pages of an object are about to be published: what was written to them is in memory from now on.
+    pub(crate) fn write_back(&self, layout: &Layout, pages: Range<u32>, size: u64) {
+        if self.coherence == Coherence::Flush {
+            // Relaxed: figures.
+            self.lines.written_back.fetch_add(layout.write_back(pages, size) as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// This process was told of an object, and has not looked at it: it will see what is in memory.
+    pub(crate) fn drop_lines(&self, layout: &Layout, size: u64) {
+        if self.coherence == Coherence::Flush {
+            self.lines.dropped.fetch_add(layout.drop_lines(size) as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// A segment of this session is about to be somebody else's: nothing that was written there comes later.
+    pub(crate) fn hand_back(&self, segment: &Segment) {
+        if self.coherence == Coherence::Flush {
+            self.lines.handed_back.fetch_add(segment.write_back() as u64, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn cache_lines(&self) -> CacheLines {
+        CacheLines {
+            written_back: self.lines.written_back.load(Ordering::Relaxed),
+            dropped: self.lines.dropped.load(Ordering::Relaxed),
+            handed_back: self.lines.handed_back.load(Ordering::Relaxed),
+        }
     }
 
     /// Asks the node, and waits for the answer.
@@ -228,7 +289,7 @@ impl Client {
         let about = Some(Subject::Segment(number));
         match self.ask("asking for a segment", about, &request, Body::new(), Undo::Nothing).await? {
             Answer::Segment(info, fd) if info.segment == number => {
-                let segment = Arc::new(Segment::map(info, fd, self.page_size, false)?);
+                let segment = Arc::new(Segment::map(info, fd, self.page_size, false, self.options.pool_at.as_deref())?);
                 self.segments.insert(segment.clone());
                 Ok(segment)
             }
@@ -367,6 +428,7 @@ impl Client {
 
     /// Ends the session from this side: nobody has anything of it any more.
     fn close(&self) {
+        self.segments.own().iter().for_each(|segment| self.hand_back(segment));
         let mut session = self.session.lock();
         if session.state().ended.is_none() {
             let _ = session.send(&Request::Bye, Body::new());

@@ -256,7 +256,9 @@ impl Io {
             Owned::Failed => self.failed(head),
             Owned::Reclaim => {
                 for segment in client.arena.reclaim() {
-                    client.segments.remove(segment);
+                    if let Some(segment) = client.segments.remove(segment) {
+                        client.hand_back(&segment);
+                    }
                     let _ = self.session.tell(&Request::Return { segment: Some(segment), slots: &[] });
                 }
             }
@@ -418,7 +420,7 @@ impl Io {
         let fd = self.receiver.as_mut().and_then(|receiver| receiver.take_fd(info.segment));
         let mapped = fd
             .ok_or(StoreError::Malformed("a segment without its descriptor"))
-            .and_then(|fd| Segment::map(info, fd, client.page_size, true));
+            .and_then(|fd| Segment::map(info, fd, client.page_size, true, self.options.pool_at.as_deref()));
         if mapped.is_ok() {
             // Said before anything of it is published: the two are in one stream.
             let _ = self.session.tell(&Request::Mapped { segment: info.segment });

@@ -7,6 +7,7 @@ use crate::StoreError;
 use crate::buffer::Buffer;
 use crate::mosaic::Mosaic;
 use crate::segment::Segment;
+use dmrpc_fabric::cache_lines;
 use dmrpc_pages::{Extent, PageSize};
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -208,6 +209,30 @@ impl Layout {
         let skip = range.start - (u64::from(self.first_page) << self.page_size.shift());
         // SAFETY: the mosaic has all that the layout covers.
         unsafe { mosaic.start().add(skip as usize) }
+    }
+
+    /// Writes what this host changed of those pages back to memory, up to the object's end. How many cache lines they have.
+    pub(crate) fn write_back(&self, pages: Range<u32>, size: u64) -> usize {
+        let shift = self.page_size.shift();
+        let range = u64::from(pages.start) << shift..(u64::from(pages.end) << shift).min(size);
+        if range.is_empty() || !self.covers(&range) {
+            return 0;
+        }
+        // SAFETY: the chunk is that long, within a mapping.
+        let write_back = |(start, len)| unsafe { cache_lines::write_back(start, len) };
+        self.chunks(range).filter_map(|(start, len)| Some((start?, len))).map(write_back).sum()
+    }
+
+    /// Drops what this host has cached of all that it says, up to the object's end. How many cache lines that has.
+    pub(crate) fn drop_lines(&self, size: u64) -> usize {
+        let shift = self.page_size.shift();
+        let range = u64::from(self.first_page) << shift..(u64::from(self.end_page) << shift).min(size);
+        if range.is_empty() {
+            return 0;
+        }
+        // SAFETY: as above.
+        let drop_lines = |(start, len)| unsafe { cache_lines::drop_lines(start, len) };
+        self.chunks(range).filter_map(|(start, len)| Some((start?, len))).map(drop_lines).sum()
     }
 
     /// A copy of a covered range.

@@ -43,6 +43,7 @@ mod view;
 mod wait;
 mod workspace;
 
+pub use client::CacheLines;
 pub use codec::{Codec, Content, Encoded, Pod};
 pub use dmrpc_wire::{NodeId, ObjectId, Stats};
 pub use draft::Draft;

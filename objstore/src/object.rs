@@ -236,6 +236,14 @@ impl Object {
             }
             None => ObjectId::NULL,
         };
+        if let Some(layout) = self.near.get() {
+            for patch in &making.patches {
+                let extent = Extent::from(patch.extent);
+                if !extent.is_hole() {
+                    self.client.write_back(layout, patch.at.get()..patch.at.get() + extent.count, self.size);
+                }
+            }
+        }
         let commit = Commit { id: self.id, base, size: self.size, patches: &making.patches };
         let mut session = self.client.session.lock();
         // Releases go along: they need no wake-up of their own.
@@ -408,7 +416,9 @@ impl Object {
             }
             at = at.checked_add(extent.count).ok_or(StoreError::Malformed("extents of too many pages"))?;
         }
-        Ok(Layout::new(first_page, pieces, self.client.page_size))
+        let layout = Layout::new(first_page, pieces, self.client.page_size);
+        self.client.drop_lines(&layout, self.size);
+        Ok(layout)
     }
 
     /// The extents of some pages, as they came with the reference; none if they did not.
@@ -444,7 +454,9 @@ impl Object {
             }
             at = at.checked_add(extent.count)?;
         }
-        Some(Layout::new(self.hint.0, pieces, self.client.page_size))
+        let layout = Layout::new(self.hint.0, pieces, self.client.page_size);
+        self.client.drop_lines(&layout, self.size);
+        Some(layout)
     }
 }
 

@@ -1,17 +1,20 @@
 //! Segments of the memory node's pool, mapped into this process, or reached through a device.
 //!
 //! 1. A mapping stays as long as any object of this process has pages in it.
-//! 2. Extents come from peers: [`Segment::start_of`] gives an address only for pages that are there.
+//! 2. A descriptor that this process opened by itself is of the very file that the node passes one of.
+//! 3. Extents come from peers: [`Segment::start_of`] gives an address only for pages that are there.
 
 use crate::StoreError;
+use dmrpc_fabric::cache_lines;
 use dmrpc_fabric::memory::{Access, Mapping, MemoryError};
 use dmrpc_fabric::rdma::RemoteRun;
 use dmrpc_pages::{Extent, PageSize};
 use dmrpc_wire::{RegionInfo, SegmentInfo};
 use parking_lot::RwLock;
-use rustix::fs::SealFlags;
+use rustix::fs::{FileType, Mode, OFlags, SealFlags, fstat};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +42,18 @@ enum Memory {
 
 impl Segment {
     /// Maps a segment: this session's own to write, or another's to read.
-    pub(crate) fn map(info: SegmentInfo, fd: OwnedFd, page_size: PageSize, own: bool) -> Result<Self, StoreError> {
+    /// `pool_at`: where this process finds the pool's file by itself.
+    pub(crate) fn map(
+        info: SegmentInfo,
+        fd: OwnedFd,
+        page_size: PageSize,
+        own: bool,
+        pool_at: Option<&Path>,
+    ) -> Result<Self, StoreError> {
+        let fd = match pool_at {
+            Some(path) => open_same(path, &fd, own)?,
+            None => fd,
+        };
         let len = u64::from(info.pages) << page_size.shift();
         let len = usize::try_from(len).map_err(|_| StoreError::Malformed("a segment larger than the address space"))?;
         let access = if own { Access::Writable } else { Access::ReadOnly };
@@ -52,6 +66,17 @@ impl Segment {
             used: AtomicBool::new(true),
             own,
         })
+    }
+
+    /// All that this process wrote to it is in memory from now on. How many cache lines it has.
+    pub(crate) fn write_back(&self) -> usize {
+        match &self.memory {
+            // SAFETY: all of the mapping.
+            Memory::Mapped { mapping, .. } => unsafe {
+                cache_lines::write_back(mapping.as_ptr().as_ptr(), mapping.len())
+            },
+            Memory::Far(_) => 0,
+        }
     }
 
     /// A segment of this session on another host, registered for it to write.
@@ -102,6 +127,26 @@ impl Segment {
     }
 }
 
+/// Opens the pool's file at a path of this process's own. Invariant 2.
+fn open_same(path: &Path, passed: &OwnedFd, writable: bool) -> Result<OwnedFd, StoreError> {
+    let failed = |error: rustix::io::Errno| StoreError::Io { doing: "opening the pool's file", why: error.to_string() };
+    let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+    let own = rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    let (a, b) = (fstat(&own).map_err(failed)?, fstat(passed).map_err(failed)?);
+    let device = |mode| FileType::from_raw_mode(mode) == FileType::CharacterDevice;
+    // A device may have several names, which are several files.
+    let same = if device(a.st_mode) && device(b.st_mode) {
+        a.st_rdev == b.st_rdev
+    } else {
+        (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+    };
+    if same {
+        return Ok(own);
+    }
+    let why = format!("{} is not the file that the memory node has its pool in", path.display());
+    Err(StoreError::Io { doing: "opening the pool's file", why })
+}
+
 pub(crate) fn memory_error(error: MemoryError) -> StoreError {
     match error {
         MemoryError::Io { doing, source } => StoreError::Io { doing, why: source.to_string() },
@@ -127,8 +172,13 @@ impl Segments {
         self.table.write().insert(segment.number, segment);
     }
 
-    pub(crate) fn remove(&self, number: u32) {
-        self.table.write().remove(&number);
+    pub(crate) fn remove(&self, number: u32) -> Option<Arc<Segment>> {
+        self.table.write().remove(&number)
+    }
+
+    /// Those that are this session's own to write.
+    pub(crate) fn own(&self) -> Vec<Arc<Segment>> {
+        self.table.read().values().filter(|segment| segment.own).cloned().collect()
     }
 
     /// Unmaps what nobody has used since the last time, and no object has pages in: the node may have dropped it long ago.

@@ -1,6 +1,6 @@
 //! Stores: connections to memory nodes.
 
-use crate::client::Client;
+use crate::client::{CacheLines, Client};
 use crate::codec::{self, Encoded};
 use crate::object::Object;
 use crate::session::{Answer, Undo};
@@ -41,6 +41,9 @@ pub struct StoreOptions {
     pub quota_bytes: u64,
     /// How much memory to spend on objects that were read over the network, in bytes.
     pub cache_bytes: u64,
+    /// Where this process finds the file or device of the node's pool (`--pool-file`) among its own mounts: it is opened there,
+    /// and has to be the one that the node uses. `None`: by the descriptor that the node passes.
+    pub pool_at: Option<PathBuf>,
 }
 
 impl StoreOptions {
@@ -54,6 +57,7 @@ impl StoreOptions {
             memory_wait: Duration::from_secs(1),
             quota_bytes: 0,
             cache_bytes: 64 << 20,
+            pool_at: None,
         }
     }
 }
@@ -152,6 +156,11 @@ impl Store {
     /// Which memory node it is.
     pub fn node(&self) -> NodeId {
         self.client.node
+    }
+
+    /// How many cache lines this store wrote back and dropped, for a pool that no hardware keeps coherent.
+    pub fn cache_lines(&self) -> CacheLines {
+        self.client.cache_lines()
     }
 
     /// The size of a page, the unit of copy-on-write, in bytes.

@@ -20,7 +20,9 @@ mod status;
 pub use id::{GrantToken, NodeId, ObjectId, SlotLease};
 pub use layout::{Malformed, RawExtent};
 pub use reference::{Inlined, MAX_REF_EXTENTS, RawRef, WireRef};
-pub use reply::{Leased, Notice, RegionInfo, Reply, ReplyHead, ReplyOp, Resolved, SegmentInfo, Stats, Welcome};
+pub use reply::{
+    Coherence, Leased, Notice, RegionInfo, Reply, ReplyHead, ReplyOp, Resolved, SegmentInfo, Stats, Welcome,
+};
 pub use request::{
     Commit, FEATURE_LOCAL, FEATURE_REGISTERED, Grant, Hello, MAX_LEASE_SLOTS, MAX_NAME_BYTES, MAX_TOKEN_BYTES, Patch,
     ReleaseEntry, Request, RequestHead, RequestOp, Span, Write,
@@ -28,7 +30,7 @@ pub use request::{
 pub use status::Status;
 
 /// The version that both ends must speak. It is checked in [`Hello`].
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// First bytes of a [`Hello`]: `DmRP`, little endian.
 pub const MAGIC: u32 = 0x5052_6d44;

@@ -98,6 +98,28 @@ struct RawHead {
 
 const _: () = assert!(size_of::<RawHead>() == 24);
 
+/// What sees to it that bytes which one host wrote to the pool are what another reads there. The numbers stand on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Coherence {
+    /// The hardware: whoever maps the pool sees what was written.
+    #[default]
+    Hardware = 0,
+    /// Its users: a writer writes its cache lines back before it publishes, and a reader drops its own before it first looks at
+    /// an object.
+    Flush = 1,
+}
+
+impl Coherence {
+    fn from_wire(number: u32) -> Option<Self> {
+        match number {
+            0 => Some(Coherence::Hardware),
+            1 => Some(Coherence::Flush),
+            _ => None,
+        }
+    }
+}
+
 /// The terms of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Welcome {
@@ -119,6 +141,8 @@ pub struct Welcome {
     pub max_object_bytes: u64,
     /// The secret that resumes the session.
     pub resume_key: [u8; 16],
+    /// What has to be done for others to see what is written to the pool.
+    pub coherence: Coherence,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -133,9 +157,11 @@ struct RawWelcome {
     quota_pages: U32,
     max_object_bytes: U64,
     resume_key: [u8; 16],
+    coherence: U32,
+    reserved: U32,
 }
 
-const _: () = assert!(size_of::<RawWelcome>() == 56);
+const _: () = assert!(size_of::<RawWelcome>() == 64);
 
 /// Memory and slots for the session to use.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -382,7 +408,7 @@ impl<'a> Reply<'a> {
             return Err(Malformed("answer head with unknown parts"));
         }
         let reply = match op {
-            ReplyOp::Welcome => Reply::Welcome(reader.take::<RawWelcome>()?.into()),
+            ReplyOp::Welcome => Reply::Welcome(reader.take::<RawWelcome>()?.terms()?),
             ReplyOp::Leased => {
                 let segment = reader.take::<RawSegment>()?.info()?;
                 Reply::Leased(Leased { segment, slots: reader.take_slice(count)? })
@@ -427,23 +453,27 @@ impl From<&Welcome> for RawWelcome {
             quota_pages: welcome.quota_pages.into(),
             max_object_bytes: welcome.max_object_bytes.into(),
             resume_key: welcome.resume_key,
+            coherence: (welcome.coherence as u32).into(),
+            reserved: 0.into(),
         }
     }
 }
 
-impl From<&RawWelcome> for Welcome {
-    fn from(raw: &RawWelcome) -> Self {
-        Self {
-            node: NodeId(raw.node.get()),
-            page_bytes: raw.page_bytes.get(),
-            session: raw.session.get(),
-            epoch: raw.epoch.get(),
-            lease_ms: raw.lease_ms.get(),
-            grace_ms: raw.grace_ms.get(),
-            quota_pages: raw.quota_pages.get(),
-            max_object_bytes: raw.max_object_bytes.get(),
-            resume_key: raw.resume_key,
-        }
+impl RawWelcome {
+    fn terms(&self) -> Result<Welcome, Malformed> {
+        let coherence = Coherence::from_wire(self.coherence.get()).filter(|_| self.reserved.get() == 0);
+        Ok(Welcome {
+            node: NodeId(self.node.get()),
+            page_bytes: self.page_bytes.get(),
+            session: self.session.get(),
+            epoch: self.epoch.get(),
+            lease_ms: self.lease_ms.get(),
+            grace_ms: self.grace_ms.get(),
+            quota_pages: self.quota_pages.get(),
+            max_object_bytes: self.max_object_bytes.get(),
+            resume_key: self.resume_key,
+            coherence: coherence.ok_or(Malformed("a welcome with unknown terms"))?,
+        })
     }
 }
 

@@ -98,7 +98,7 @@ proptest! {
     ) {
         let welcome = Welcome {
             node: NodeId(a), page_bytes: 4096, session: size, epoch: b, lease_ms: a, grace_ms: b, quota_pages: a,
-            max_object_bytes: size, resume_key,
+            max_object_bytes: size, resume_key, coherence: if a % 2 == 0 { Coherence::Hardware } else { Coherence::Flush },
         };
         let info = SegmentInfo { segment: a & 0xffff, pages: b, file_offset: size };
         let stats = Stats { pool_pages: size.into(), ..Stats::default() };

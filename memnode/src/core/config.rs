@@ -1,7 +1,7 @@
 //! What a node allows.
 
 use dmrpc_pages::PageSize;
-use dmrpc_wire::NodeId;
+use dmrpc_wire::{Coherence, NodeId};
 
 /// What a node allows.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct CoreConfig {
     pub max_object_bytes: u64,
     /// Whether there is a board, on which clients that read pages by themselves see what is published.
     pub has_board: bool,
+    /// What clients are told to do for others to see what they write.
+    pub coherence: Coherence,
 }
 
 impl CoreConfig {
@@ -54,6 +56,7 @@ impl CoreConfig {
             max_tree_nodes: 1 << 24,
             max_object_bytes: u64::from(pool_pages) << page_size.shift(),
             has_board: false,
+            coherence: Coherence::Hardware,
         }
     }
 }

@@ -381,6 +381,7 @@ impl Core {
             quota_pages: session.quota_pages,
             max_object_bytes: self.config.max_object_bytes,
             resume_key: session.resume_key,
+            coherence: self.config.coherence,
         };
         let applied = session.applied;
         out.send(link, |bytes| Reply::Welcome(welcome).encode(Status::Ok, sequence, applied, bytes));

@@ -11,8 +11,10 @@ use super::numa::NumaNode;
 use super::segment::Segment;
 use crate::core::Access;
 use dmrpc_fabric::address::Address;
+use dmrpc_fabric::cache_lines;
 use dmrpc_fabric::datagram::dpdk::Reserved;
 use dmrpc_pages::{Buddy, ByteSize};
+use dmrpc_wire::Coherence;
 use rustix::fs::{FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mm::Advice;
 use std::fmt;
@@ -29,6 +31,7 @@ pub(crate) struct Backing {
     source: Source,
     numa: Option<NumaNode>,
     lent: Option<Lent>,
+    coherence: Coherence,
 }
 
 /// Memory of DPDK's, and which of it is taken.
@@ -60,6 +63,7 @@ enum Pages {
 impl Backing {
     /// What the configuration asks for, if this host has it.
     pub(crate) fn open(config: &NodeConfig) -> Result<Self, NodeError> {
+        check_coherence(config)?;
         let numa = config.numa_node.map(NumaNode::find).transpose()?;
         let source = match &config.pool_file {
             Some(path) => open_file(path, config)?,
@@ -67,7 +71,7 @@ impl Backing {
         };
         let speaks_dpdk = config.listen.iter().any(|address| matches!(address, Address::Dpdk(_)));
         let lent = if speaks_dpdk && config.pool_file.is_none() { Some(Lent::reserve(config)?) } else { None };
-        Ok(Self { source, numa, lent })
+        Ok(Self { source, numa, lent, coherence: config.coherence })
     }
 
     /// Whether segments that only the node writes are ready at once: their memory is there already.
@@ -97,9 +101,10 @@ impl Backing {
                 let granules = u32::try_from(bytes.div_ceil(*granule_bytes)).map_err(|_| out_of_memory())?;
                 let first = ranges.alloc(granules).ok_or_else(out_of_memory)?;
                 let offset = u64::from(first) * *granule_bytes;
-                Segment::map(Arc::clone(file), offset, bytes as usize, false).inspect_err(|_| {
+                let segment = Segment::map(Arc::clone(file), offset, bytes as usize, false).inspect_err(|_| {
                     ranges.free(first, granules).expect("the range was just taken");
-                })?
+                })?;
+                segment.flushed(self.coherence == Coherence::Flush)
             }
         };
         if let Some(numa) = self.numa {
@@ -272,6 +277,24 @@ fn populate(segment: &Segment, offset: u64, length: u64) -> io::Result<()> {
 
 fn out_of_memory() -> io::Error {
     io::ErrorKind::OutOfMemory.into()
+}
+
+/// Whether what is asked for can be kept up here.
+fn check_coherence(config: &NodeConfig) -> Result<(), NodeError> {
+    if config.coherence == Coherence::Hardware {
+        return Ok(());
+    }
+    if config.pool_file.is_none() {
+        return Err(NodeError::Config("only a pool file can be one that no hardware keeps coherent"));
+    }
+    if !cache_lines::is_supported() {
+        return Err(NodeError::Config("this processor has no instructions for programs to write cache lines back"));
+    }
+    // What a device writes may stay in the caches of its host.
+    if config.listen.iter().any(|address| matches!(address, Address::Rdma { .. })) {
+        return Err(NodeError::Config("a pool file that no hardware keeps coherent can't be reached over RDMA"));
+    }
+    Ok(())
 }
 
 fn open_file(path: &Path, config: &NodeConfig) -> Result<Source, NodeError> {

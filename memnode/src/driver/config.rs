@@ -4,6 +4,7 @@
 use dmrpc_fabric::LinkOptions;
 use dmrpc_fabric::address::Address;
 use dmrpc_pages::PageSize;
+use dmrpc_wire::Coherence;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct NodeConfig {
     /// A file or a `/dev/dax` device to take the pool from, in place of memory of the node's own. It has one tenant: who can
     /// open one segment can read them all.
     pub pool_file: Option<PathBuf>,
+    /// Whether hardware keeps the pool file the same for all who map it, or its users have to write back and drop cache lines.
+    pub coherence: Coherence,
     /// What tenants say to be let in. Empty: there is one tenant, any process of this user, and over the network anybody.
     pub tenant_tokens: Vec<Vec<u8>>,
     /// What a session may have at most, in bytes; `None` for the whole pool.
@@ -73,6 +76,7 @@ impl Default for NodeConfig {
             listen: Vec::new(),
             hugepages: Hugepages::default(),
             pool_file: None,
+            coherence: Coherence::default(),
             tenant_tokens: Vec::new(),
             quota_bytes: None,
             lease: Duration::from_secs(10),

@@ -75,6 +75,7 @@ impl Node {
             lease_ms: config.lease.as_millis() as u64,
             grace_ms: config.grace.as_millis() as u64,
             max_sessions: config.max_sessions,
+            coherence: config.coherence,
             ..CoreConfig::new(id, config.page_size, pool_pages)
         });
         let memory = backing.to_string();

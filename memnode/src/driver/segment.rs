@@ -4,6 +4,7 @@
 //! 2. Nobody here makes a reference to its bytes: other processes write some of them at any time. They are copied by
 //!    `ptr::copy` and by the kernel only.
 
+use dmrpc_fabric::cache_lines;
 use dmrpc_fabric::datagram::dpdk::Reserved;
 use dmrpc_fabric::memory::{Access, Mapping, MemoryError};
 use rustix::fs::{SealFlags, fcntl_add_seals};
@@ -24,6 +25,8 @@ pub(crate) struct Segment {
     memory: Memory,
     /// Whether it is a memfd of its own, on which seals can be put.
     sealable: bool,
+    /// Whether others see only what was written back, and what they wrote is seen only once old lines are dropped.
+    flushed: bool,
 }
 
 /// Where the bytes of a segment are.
@@ -46,15 +49,36 @@ impl Segment {
     pub(crate) fn reserved(file: Arc<OwnedFd>, all: Arc<Reserved>, start: usize, bytes: usize) -> Self {
         assert!(start.checked_add(bytes).is_some_and(|end| end <= all.len()), "{bytes} bytes from {start} on");
         let file_offset = all.file().1 + start as u64;
-        Self { file, file_offset, memory: Memory::Reserved { all, start, bytes }, sealable: false }
+        Self { file, file_offset, memory: Memory::Reserved { all, start, bytes }, sealable: false, flushed: false }
     }
 
     /// Maps `bytes` bytes of `file` from `file_offset` on. Pages are not touched yet.
     pub(crate) fn map(file: Arc<OwnedFd>, file_offset: u64, bytes: usize, sealable: bool) -> io::Result<Self> {
         match Mapping::new(&*file, file_offset, bytes, Access::Writable, false) {
-            Ok(mapping) => Ok(Self { file, file_offset, memory: Memory::Mapped(mapping), sealable }),
+            Ok(mapping) => Ok(Self { file, file_offset, memory: Memory::Mapped(mapping), sealable, flushed: false }),
             Err(MemoryError::Io { source, .. }) => Err(source),
             Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    /// The same, of memory that no hardware keeps coherent, if `flushed`.
+    pub(crate) fn flushed(self, flushed: bool) -> Self {
+        Self { flushed, ..self }
+    }
+
+    /// What the node wrote there can be seen by all from now on.
+    pub(crate) fn write_back(&self, offset: u64, length: u64) {
+        if self.flushed {
+            // SAFETY: the run is checked, and mapped.
+            unsafe { cache_lines::write_back(self.at(offset, length), length as usize) };
+        }
+    }
+
+    /// What others wrote there is seen by the node from now on.
+    pub(crate) fn drop_lines(&self, offset: u64, length: u64) {
+        if self.flushed {
+            // SAFETY: the run is checked, and mapped.
+            unsafe { cache_lines::drop_lines(self.at(offset, length), length as usize) };
         }
     }
 
@@ -113,6 +137,7 @@ impl Segment {
         let to = self.at(offset, length);
         match from {
             Some((segment, from_offset)) => {
+                segment.drop_lines(from_offset, length);
                 let source = segment.at(from_offset, length);
                 // SAFETY: both runs were checked, and `copy` allows them to overlap.
                 unsafe { ptr::copy(source, to, length as usize) };
@@ -120,6 +145,7 @@ impl Segment {
             // SAFETY: the run was checked.
             None => unsafe { ptr::write_bytes(to, 0, length as usize) },
         }
+        self.write_back(offset, length);
     }
 
     /// Writes `length` zeros from `offset` on to the file itself, which makes pages of it that are not there yet.

@@ -30,6 +30,7 @@ impl Sending {
 
     /// Appends `length` bytes of `segment` from `offset` on to `body`.
     pub(crate) fn push(self: &Arc<Self>, body: &mut Body, segment: &Arc<Segment>, offset: u64, length: u64) {
+        segment.drop_lines(offset, length);
         let start = segment.at(offset, length);
         let part = Part { start, len: length as usize };
         body.push(Bytes::from_owner(Piece { part, _segment: Arc::clone(segment), _sending: Arc::clone(self) }));
@@ -73,21 +74,20 @@ pub(crate) struct Landing {
     ticket: Ticket,
     inbox: Arc<Inbox>,
     parts: Vec<Part>,
-    segments: Vec<Arc<Segment>>,
+    /// Where each part is: its segment, and where in it.
+    places: Vec<(Arc<Segment>, u64)>,
     whole: bool,
 }
 
 impl Landing {
     pub(crate) fn new(link: LinkId, ticket: Ticket, inbox: &Arc<Inbox>) -> Self {
-        Self { link, ticket, inbox: Arc::clone(inbox), parts: Vec::new(), segments: Vec::new(), whole: false }
+        Self { link, ticket, inbox: Arc::clone(inbox), parts: Vec::new(), places: Vec::new(), whole: false }
     }
 
     /// Adds `length` bytes of `segment` from `offset` on.
     pub(crate) fn push(&mut self, segment: &Arc<Segment>, offset: u64, length: u64) {
         self.parts.push(Part { start: segment.at(offset, length), len: length as usize });
-        if !self.segments.last().is_some_and(|last| Arc::ptr_eq(last, segment)) {
-            self.segments.push(Arc::clone(segment));
-        }
+        self.places.push((Arc::clone(segment), offset));
     }
 
     /// How many bytes land here.
@@ -97,6 +97,9 @@ impl Landing {
 
     /// All of the body has come: whose it was, to be told by the caller.
     pub(crate) fn whole(mut self) -> Ticket {
+        for (part, (segment, offset)) in self.parts.iter().zip(&self.places) {
+            segment.write_back(*offset, part.len as u64);
+        }
         self.whole = true;
         self.ticket
     }

@@ -9,8 +9,8 @@ use dmrpc_fabric::link::{Body, Incoming, LinkError};
 use dmrpc_fabric::listen::connect;
 use dmrpc_pages::{Extent, SegmentId};
 use dmrpc_wire::{
-    Commit, FEATURE_LOCAL, Hello, Leased, NodeId, Notice, ObjectId, Patch, RawExtent, Reply, Request, SegmentInfo,
-    SlotLease, Span, Stats, Status, Welcome, Write,
+    Coherence, Commit, FEATURE_LOCAL, Hello, Leased, NodeId, Notice, ObjectId, Patch, RawExtent, Reply, Request,
+    SegmentInfo, SlotLease, Span, Stats, Status, Welcome, Write,
 };
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -79,6 +79,7 @@ impl Client {
                 quota_pages: 0,
                 max_object_bytes: 0,
                 resume_key: [0; 16],
+                coherence: Coherence::Hardware,
             },
             sequence: 0,
             tag: 1 << 32,

@@ -11,6 +11,10 @@ pub(crate) fn role() -> Option<(String, String)> {
     Some((std::env::var(ROLE).ok()?, std::env::var(ARGUMENT).unwrap_or_default()))
 }
 
+fn this_program() -> std::path::PathBuf {
+    std::env::current_exe().expect("this program is a file")
+}
+
 /// What the player of a role has to tell.
 pub(crate) fn tell(line: &str) {
     use std::io::Write;
@@ -34,8 +38,16 @@ pub(crate) struct Player {
 impl Player {
     /// Starts the test `name` of this program, which is to look at its [`role`].
     pub(crate) fn start(name: &str, role: &str, argument: &str) -> Self {
-        let program = std::env::current_exe().expect("this program is a file");
-        let mut child = Command::new(program)
+        Self::start_by(&mut Command::new(this_program()), name, role, argument)
+    }
+
+    /// As [`start`](Player::start), in a mount namespace of its own.
+    pub(crate) fn start_in_own_mounts(name: &str, role: &str, argument: &str) -> Self {
+        Self::start_by(Command::new("unshare").args(["--mount", "--"]).arg(this_program()), name, role, argument)
+    }
+
+    fn start_by(program: &mut Command, name: &str, role: &str, argument: &str) -> Self {
+        let mut child = program
             .args(["--exact", name, "--ignored", "--nocapture"])
             .env(ROLE, role)
             .env(ARGUMENT, argument)
