@@ -174,6 +174,6 @@ fn another_file_is_not_taken_for_the_pool() {
 fn only_a_file_can_be_without_coherence() {
     let mut options = EmbeddedOptions::default();
     options.node = NodeConfig { coherence: Coherence::Flush, ..pool(8 << 20) };
-    let error = block_on(Store::embedded_with(options)).err().expect("it does not start");
+    let error = block_on(Store::embedded_with(options)).expect_err("it does not start");
     assert!(error.to_string().contains("only a pool file"), "{error}");
 }
