@@ -507,12 +507,23 @@ pub(crate) fn get<'py>(refs: &Bound<'py, PyAny>, timeout: Option<f64>, writable:
     if !(refs.is_instance_of::<PyList>() || refs.is_instance_of::<PyTuple>()) {
         return Err(wrong(refs));
     }
-    let values = PyList::empty(py);
+    let mut references = Vec::with_capacity(refs.len()?);
     for reference in refs.try_iter()? {
-        let reference = reference?;
-        let reference = reference.cast::<ObjectRef>().map_err(|_| {
-            PyTypeError::new_err(format!("get takes a list of ObjectRefs, but {} is among them", reference.get_type()))
-        })?;
+        references.push(reference?.cast_into::<ObjectRef>().map_err(|error| {
+            let kind = error.into_inner().get_type();
+            PyTypeError::new_err(format!("get takes a list of ObjectRefs, but {kind} is among them"))
+        })?);
+    }
+    let promised: Vec<_> = references
+        .iter()
+        .filter_map(|reference| match &reference.get().source {
+            Source::Promised(slot, _) => Some(slot),
+            Source::Stored(_) => None,
+        })
+        .collect();
+    runtime::gather(py, &promised, deadline)?;
+    let values = PyList::empty(py);
+    for reference in &references {
         values.append(reference.get().value(py, deadline, writable)?)?;
     }
     Ok(values.into_any())

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pydmrpc
 import pytest
-from conftest import PATIENCE
+from conftest import PATIENCE, until
 
 
 @pydmrpc.remote
@@ -117,3 +117,32 @@ def test_second_session():
         pydmrpc.init(num_cpus=1, pool="64MiB")
         assert pydmrpc.get(add.remote(1), timeout=PATIENCE) == 2
         pydmrpc.shutdown()
+
+
+def test_a_worker_asks_for_all_at_once(runtime):
+    @pydmrpc.remote
+    def fail():
+        raise ValueError("first")
+
+    @pydmrpc.remote
+    def gather():
+        refs = [fail.remote(), add.remote(1)]
+        with pytest.raises(ValueError, match="first"):
+            pydmrpc.get(refs)
+        # Nobody asks for the second any more, and it comes.
+        until(refs[1].is_ready, "what nobody asks for any more")
+
+    pydmrpc.get(gather.remote(), timeout=PATIENCE)
+
+
+def test_wait_takes_each_once(runtime):
+    refs = [add.remote(i) for i in range(100)]
+    pending, done = list(refs), []
+    while pending:
+        ready, pending = pydmrpc.wait(pending, timeout=PATIENCE)
+        done += ready
+    assert set(done) == set(refs)
+    assert pydmrpc.wait(refs, num_returns=2) == (refs[:2], refs[2:])
+    for twice in ([refs[0]] * 2, [pydmrpc.put(1)] * 2):
+        with pytest.raises(ValueError, match="unique"):
+            pydmrpc.wait(twice)

@@ -88,13 +88,15 @@ def wait(
     listed = list(refs)
     if not listed:
         return [], []
-    by_ref = {_presence(ref): ref for ref in listed}
-    if len(by_ref) != len(listed):
-        raise ValueError("Wait requires a list of unique object refs.")
     if timeout is not None and timeout < 0:
         raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
     if num_returns <= 0:
         raise ValueError("Invalid number of objects to return: num_returns must be positive")
+    if set(map(type, listed)) == {_core.ObjectRef}:
+        return _core.wait(listed, num_returns=num_returns, timeout=timeout)
+    by_ref = {_presence(ref): ref for ref in listed}
+    if len(by_ref) != len(listed):
+        raise ValueError("Wait requires a list of unique object refs.")
     ready, rest = _core.wait(list(by_ref), num_returns=num_returns, timeout=timeout)
     return [by_ref[ref] for ref in ready], [by_ref[ref] for ref in rest]
 

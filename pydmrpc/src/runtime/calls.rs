@@ -26,7 +26,8 @@ use dmrpc_hub::{
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PySet, PyString, PyTuple};
+use rustc_hash::{FxBuildHasher, FxHashSet};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -368,52 +369,84 @@ pub(crate) fn wait<'py>(
     let py = refs.py();
     let deadline = Deadline::after_seconds(timeout)?;
     let wrong = || PyTypeError::new_err("wait takes a list of ObjectRefs");
+    let twice = || PyValueError::new_err("Wait requires a list of unique object refs.");
     let references: Vec<Bound<'py, ObjectRef>> = refs
         .iter()
         .map(|reference| reference.cast_into::<ObjectRef>().map_err(|_| wrong()))
         .collect::<PyResult<_>>()?;
+    let mut seen = FxHashSet::with_capacity_and_hasher(references.len(), FxBuildHasher);
+    let stored = PySet::empty(py)?;
+    let mut client: Option<&Arc<Client>> = None;
+    for reference in &references {
+        let is_new = match reference.get().source() {
+            Source::Promised(slot, _) => {
+                if client.is_none_or(|client| !Arc::ptr_eq(client, slot.client())) {
+                    slot.client().check(py)?;
+                    client = Some(slot.client());
+                }
+                // A result has one slot.
+                seen.insert(Arc::as_ptr(slot))
+            }
+            Source::Stored(_) => {
+                stored.add(reference)?;
+                true
+            }
+        };
+        if !is_new {
+            return Err(twice());
+        }
+    }
+    if seen.len() + stored.len() != references.len() {
+        return Err(twice());
+    }
     if num_returns == 0 || num_returns > references.len() {
         return Err(PyValueError::new_err("num_returns is at least 1 and at most the number of references"));
     }
-    for reference in &references {
-        if let Source::Promised(slot, _) = reference.get().source() {
-            slot.client().check(py)?;
-        }
-    }
     let slot_of = |reference: &Bound<'py, ObjectRef>| match reference.get().source() {
         Source::Promised(slot, _) if !slot.is_ready() => Some(slot.clone()),
-        // What was put is there.
         _ => None,
     };
-    let pending: Vec<Arc<Slot>> = references.iter().filter_map(slot_of).collect();
-    let ready = references.len() - pending.len();
+    let ready = references.iter().filter(|reference| is_there(reference)).take(num_returns).count();
     if ready < num_returns {
-        let client = pending[0].client().clone();
-        client.check(py)?;
-        let missing = isize::try_from(num_returns - ready)?;
-        let waiter = Waiter::thread(missing);
-        let (watched, already): (Vec<&Arc<Slot>>, Vec<&Arc<Slot>>) =
-            pending.iter().partition(|slot| slot.watch(&waiter));
-        for _ in already {
-            waiter.one_less(&client);
+        // What comes meanwhile is not in it, and counts all the same.
+        let pending: Vec<Arc<Slot>> = references.iter().filter_map(slot_of).collect();
+        let ready = references.len() - pending.len();
+        if ready < num_returns {
+            let client = pending[0].client().clone();
+            let waiter = Waiter::thread(isize::try_from(num_returns - ready)?);
+            let (watched, already): (Vec<&Arc<Slot>>, Vec<&Arc<Slot>>) =
+                pending.iter().partition(|slot| slot.watch(&waiter));
+            for _ in already {
+                waiter.one_less(&client);
+            }
+            client.want(&watched);
+            settle(py, &client, deadline)?;
+            let waited = blocked(&client, || client.wait(py, &waiter, deadline));
+            for slot in watched {
+                slot.unwatch(&waiter);
+            }
+            waited?;
         }
-        client.want(&watched);
-        settle(py, &client, deadline)?;
-        let waited = blocked(&client, || client.wait(py, &waiter, deadline));
-        for slot in watched {
-            slot.unwatch(&waiter);
-        }
-        waited?;
     }
-    let (done, rest) = (PyList::empty(py), PyList::empty(py));
+    let mut done = Vec::with_capacity(num_returns);
+    let mut rest = Vec::with_capacity(references.len());
     for reference in references {
-        if done.len() < num_returns && slot_of(&reference).is_none() {
-            done.append(reference)?;
+        if done.len() < num_returns && is_there(&reference) {
+            done.push(reference);
         } else {
-            rest.append(reference)?;
+            rest.push(reference);
         }
     }
-    Ok((done, rest))
+    Ok((PyList::new(py, done)?, PyList::new(py, rest)?))
+}
+
+/// Whether the value is there, as far as this process knows.
+fn is_there(reference: &Bound<'_, ObjectRef>) -> bool {
+    match reference.get().source() {
+        Source::Promised(slot, _) => slot.is_ready(),
+        // What was put is there.
+        Source::Stored(_) => true,
+    }
 }
 
 /// What is asked for only just in time: whoever does not wait is to see what the hub has all the same, wherever the hub is.

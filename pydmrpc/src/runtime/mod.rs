@@ -49,6 +49,7 @@ use payload::Payload;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use slot::Waiter;
+use std::cell::Cell;
 use std::sync::Arc;
 
 static CLIENT: RwLock<Option<Native<Arc<Client>>>> = RwLock::new(None);
@@ -141,13 +142,45 @@ fn wait_for(py: Python<'_>, slot: &Arc<Slot>, deadline: Deadline) -> PyResult<()
     Err(deadline.passed(py))
 }
 
+/// Waits until the values of all are there, or the first of them that is a failure.
+///
+/// The hub hears at once of all that is waited for, and once that somebody waits: what comes one by one would else be asked for
+/// one by one, a way there and back for each.
+pub(crate) fn gather(py: Python<'_>, slots: &[&Arc<Slot>], deadline: Deadline) -> PyResult<()> {
+    let Some(first) = slots.iter().find(|slot| !slot.is_ready()) else { return Ok(()) };
+    let client = first.client().clone();
+    client.check(py)?;
+    for slot in slots {
+        // Of another session: whoever asks for its value hears so.
+        if Arc::ptr_eq(slot.client(), &client) {
+            client.want(&[slot]);
+        }
+    }
+    blocked(&client, || {
+        for slot in slots {
+            if !Arc::ptr_eq(slot.client(), &client) {
+                return Ok(());
+            }
+            wait_for(py, slot, deadline)?;
+            if slot.delivered().is_some_and(|delivered| delivered.outcome.value.is_err()) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    })
+}
+
 /// Runs `wait`, while the hub knows that the task of this thread waits.
 fn blocked<R>(client: &Arc<Client>, wait: impl FnOnce() -> R) -> R {
-    if client::running().is_none() || matches!(client.hub(), client::To::Home(_)) {
+    thread_local! {
+        static BLOCKED: Cell<bool> = const { Cell::new(false) };
+    }
+    if client::running().is_none() || matches!(client.hub(), client::To::Home(_)) || BLOCKED.replace(true) {
         return wait();
     }
     client.tell(dmrpc_hub::Event::Blocked { client: client.id() });
     let result = wait();
+    BLOCKED.set(false);
     client.tell(dmrpc_hub::Event::Unblocked { client: client.id() });
     result
 }
