@@ -102,3 +102,36 @@ def test_class_that_raises(runtime):
 
     with pytest.raises(ActorDiedError, match="not today"):
         get(Broken.remote().method.remote())
+
+
+@pytest.mark.parametrize("kind", ["loop", "threads"])
+def test_an_answer_does_not_wait_for_those_behind_it(runtime, tmp_path, kind):
+    """Answers are gathered, and yet on their way while the next call runs."""
+
+    def follow(path):
+        until(lambda: os.path.exists(path), path)
+
+    class Loop:
+        async def quick(self):
+            return 1
+
+        async def follow(self, path):
+            follow(path)
+
+    class Threads:
+        def quick(self):
+            return 1
+
+        def follow(self, path):
+            follow(path)
+
+    if kind == "loop":
+        actor = pydmrpc.remote(Loop).remote()
+    else:
+        actor = pydmrpc.remote(Threads).options(max_concurrency=2).remote()
+    for i in range(20):
+        path = str(tmp_path / str(i))
+        quick, following = actor.quick.remote(), [actor.follow.remote(path) for _ in range(3)]
+        assert get(quick) == 1
+        open(path, "w").close()
+        get(following)

@@ -46,6 +46,8 @@ class Threads:
         self._pools = {
             group: ThreadPoolExecutor(limit, thread_name_prefix=f"dmrpc-{group or 'calls'}") for group, limit in limits.items()
         }
+        # What no thread has begun: answers before the last of them are sent together.
+        self._waiting: dict[str | None, deque[_Waiting]] = {group: deque() for group in limits}
         self._fails = fails
 
     def submit(
@@ -58,15 +60,16 @@ class Threads:
         kwargs: dict[str, Any],
     ) -> None:
         """Has a call run."""
-        self._pools[group].submit(self._run, call, ahead, function, args, kwargs)
+        waiting = self._waiting[group]
+        waiting.append((call, ahead, function, args, kwargs))
+        self._pools[group].submit(self._run, waiting)
 
     def cancel(self, task: tuple[int, int]) -> bool:
         """Threads can't be interrupted."""
         return False
 
-    def _run(
-        self, call: _core.Call, ahead: int | None, function: _Function, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def _run(self, waiting: deque[_Waiting]) -> None:
+        call, ahead, function, args, kwargs = waiting.popleft()
         before = call.enter()
         try:
             value = function(*args, **kwargs)
@@ -76,7 +79,7 @@ class Threads:
         except BaseException as error:
             self._fails(call, error)
         else:
-            call.finish(value)
+            call.finish(value, bool(waiting))
         finally:
             _core.Call.leave(before)
 
@@ -102,6 +105,7 @@ class EventLoop:
         # What came and was not seen by the loop yet. It is woken for the first of them only.
         self._arrived: deque[tuple[str | None, _Waiting]] = deque()
         self._is_woken = False
+        self._will_flush = False
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="dmrpc-loop", daemon=True).start()
 
@@ -159,6 +163,21 @@ class EventLoop:
             else:
                 group.waiting.append(waiting)
 
+    def _finish(self, call: _core.Call, value: Any) -> None:
+        """Answers; what others answer in this turn of the loop is sent with it."""
+        if self._will_flush:
+            call.finish(value, True)
+        elif len(self._tasks) > 1 or self._arrived:
+            call.finish(value, True)
+            self._will_flush = True
+            self._loop.call_soon(self._flush, call)
+        else:
+            call.finish(value)
+
+    def _flush(self, call: _core.Call) -> None:
+        self._will_flush = False
+        call.flush()
+
     def _begin(
         self,
         group: _Group,
@@ -199,7 +218,7 @@ class EventLoop:
         except BaseException as error:
             self._fails(call, error)
         else:
-            call.finish(value)
+            self._finish(call, value)
         finally:
             del self._tasks[id]
             group.running -= 1

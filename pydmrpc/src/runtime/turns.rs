@@ -117,6 +117,14 @@ impl Turns {
         self.keeper_ticks.load(Ordering::SeqCst)
     }
 
+    /// The keeper is to look once a tick for a while.
+    pub(crate) fn begin_ticks(&self) {
+        if !self.keeper_ticks.load(Ordering::SeqCst) {
+            self.call_keeper();
+            self.mind();
+        }
+    }
+
     /// There is something to do that has time: the keeper does it, if nobody else does.
     pub(crate) fn mind(&self) {
         if self.keeper_reads.load(Ordering::SeqCst) {

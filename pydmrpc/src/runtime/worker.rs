@@ -312,14 +312,20 @@ impl Call {
         set_running(before.map(|(client, number)| TaskId { client: dmrpc_hub::ClientId(client), number }));
     }
 
-    /// It returned.
-    fn finish(&self, py: Python<'_>, value: Bound<'_, PyAny>) {
-        self.answer(py, Ok(value));
+    /// It returned. If there are `more` answers to come the hub need not hear of this one before them: see `flush`.
+    #[pyo3(signature = (value, more=false))]
+    fn finish(&self, py: Python<'_>, value: Bound<'_, PyAny>, more: bool) {
+        self.answer(py, Ok(value), more);
+    }
+
+    /// What was answered is on its way. Without this it is within a millisecond.
+    fn flush(&self) {
+        self.client.flush();
     }
 
     /// It raised.
     fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) {
-        self.answer(py, Err(PyErr::from_value(error)));
+        self.answer(py, Err(PyErr::from_value(error)), false);
     }
 
     /// It was cancelled.
@@ -344,11 +350,15 @@ impl Call {
 }
 
 impl Call {
-    fn answer(&self, py: Python<'_>, came: PyResult<Bound<'_, PyAny>>) {
+    fn answer(&self, py: Python<'_>, came: PyResult<Bound<'_, PyAny>>, more: bool) {
         let Some(given) = self.given.lock().take() else { return };
         let micros = u32::try_from(self.started.elapsed().as_micros()).unwrap_or(u32::MAX);
         Answer::of(py, self.hooks.bind(py), came, self.returns).tell(&self.client, self.task, micros);
-        self.client.flush();
+        if more {
+            self.client.turns().begin_ticks();
+        } else {
+            self.client.flush();
+        }
         drop(given);
     }
 }
