@@ -1,5 +1,6 @@
 """Functions that run elsewhere."""
 
+import contextlib
 import os
 
 import numpy as np
@@ -67,7 +68,8 @@ def test_results_outlive_their_worker(runtime):
 
     ref = make.remote()
     pid, array = pydmrpc.get(ref, timeout=PATIENCE)
-    os.kill(pid, 9)
+    with contextlib.suppress(ProcessLookupError):  # one that idles may have been ended already
+        os.kill(pid, 9)
     assert array.sum() == 1 << 20
     assert pydmrpc.get(ref)[1].sum() == 1 << 20
 
