@@ -171,7 +171,8 @@ def ctrl_c_ends_a_get(ray):
         program = _script(
             ray,
             f"""
-            import pathlib, time
+            import pathlib, signal, time
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             ray.init(num_cpus=1)
             @ray.remote
             def f():
