@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import threading
+import time
 
 import numpy as np
 import pydmrpc
@@ -148,3 +150,28 @@ def test_wait_takes_each_once(runtime):
     for twice in ([refs[0]] * 2, [pydmrpc.put(1)] * 2):
         with pytest.raises(ValueError, match="unique"):
             pydmrpc.wait(twice)
+
+
+def test_somebody_reads_after_several_threads_have_waited(runtime, tmp_path):
+    @pydmrpc.remote
+    def late(seconds):
+        time.sleep(seconds)
+
+    @pydmrpc.remote
+    class Toucher:
+        def touch(self, path):
+            path.touch()
+
+    # The last of several who wait is still listed as waiting while it reads.
+    for turn in range(3):
+        refs = [late.remote(0.02 * n) for n in range(3)]
+        threads = [threading.Thread(target=pydmrpc.get, args=(ref,)) for ref in refs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        time.sleep(0.1)  # the keeper goes to sleep, if it ever does
+        path = tmp_path / str(turn)
+        toucher = Toucher.remote()
+        toucher.touch.remote(path)
+        until(path.exists, "a new actor's call runs although nobody waits for it")

@@ -209,11 +209,15 @@ impl Turns {
         if listed {
             let mut state = self.state.lock();
             state.waiting.retain(|other| !Arc::ptr_eq(other, waiter));
-            // We may have been woken to read, and don't.
-            if state.reader.is_none()
-                && let Some(next) = state.waiting.first()
-            {
-                next.wake();
+            // We may have been woken to read, and don't; or it was us whom we found to be the next when we left.
+            if state.reader.is_none() {
+                match state.waiting.first() {
+                    Some(next) => next.wake(),
+                    None => {
+                        drop(state);
+                        self.call_keeper();
+                    }
+                }
             }
         }
         woken
