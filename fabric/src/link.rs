@@ -172,6 +172,7 @@ pub trait Receiver: Send {
     fn interests(&self) -> Interests<'_>;
 
     /// Reads and writes of memory at the other end, where the transport has them.
+    #[cfg(not(loom))]
     fn one_sided(&self) -> Option<crate::rdma::OneSided> {
         None
     }

@@ -720,7 +720,10 @@ impl<'a> Reader<'a> {
         let mut resources = Resources { cpu: self.u64()?, gpu: self.u64()?, ..Resources::default() };
         for _ in 0..self.u32()? {
             let name = self.text()?.to_owned();
-            resources.other.insert(name, self.u64()?);
+            let amount = self.u64()?;
+            if resources.other.insert(name, amount).is_some() {
+                return Err(Malformed("a resource twice"));
+            }
         }
         Ok(resources)
     }

@@ -747,17 +747,19 @@ def cancel_is_seen_inside(ray):
 
 @case("core")
 def cancel_mistakes(ray):
-    @ray.remote
-    class A:
-        def f(self):
-            return 1
+    with gate() as g:
 
-    ref = A.remote().f.remote()
-    return (
-        raised(ray.cancel, 1),
-        raised(ray.cancel, [ref]),
-        raised(ray.cancel, ref, force=True),
-    )
+        @ray.remote
+        class A:
+            def f(self):
+                g.wait()
+
+        ref = A.remote().f.remote()
+        return (
+            raised(ray.cancel, 1),
+            raised(ray.cancel, [ref]),
+            raised(ray.cancel, ref, force=True),
+        )
 
 
 @case("core")
