@@ -149,6 +149,23 @@ def test_nothing_outlives_the_driver(how):
         driver.stdout.close()
 
 
+def test_a_killed_driver_that_did_not_listen_leaves_no_complaints():
+    driver = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(DRIVER).replace("HOW", "time.sleep(600)")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert driver.stdout.readline() == "ready\n"
+    driver.send_signal(signal.SIGSTOP)
+    worker = children(driver.pid)[-1]
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: not os.path.exists(f"/proc/{worker}"), "the zygote notices")
+    driver.kill()
+    _, complaints = driver.communicate(timeout=PATIENCE)
+    assert complaints == ""
+
+
 def test_the_next_session_removes_what_a_killed_driver_left():
     pydmrpc.shutdown()
     driver = subprocess.Popen(

@@ -6,6 +6,7 @@ Started by the hub with a socket as standard input; ``pydmrpc/src/runtime/zygote
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import pickle
 import select
@@ -46,7 +47,7 @@ def main() -> None:
                 poll.unregister(descriptor)
                 os.close(descriptor)
                 _, status = os.waitpid(pid, 0)
-                link.send(struct.pack("<cIi", b"E", worker, os.waitstatus_to_exitcode(status)))
+                _tell(link, struct.pack("<cIi", b"E", worker, os.waitstatus_to_exitcode(status)))
                 continue
             message, descriptors = _receive(link)
             if not message:
@@ -70,14 +71,24 @@ def main() -> None:
             process = os.pidfd_open(pid)
             workers[process] = (worker, pid)
             poll.register(process, select.POLLIN)
-            news = struct.pack("<cII", b"S", worker, pid)
-            link.sendmsg([news], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [process]))])
+            _tell(link, struct.pack("<cII", b"S", worker, pid), process)
+
+
+def _tell(link: socket.socket, news: bytes, *descriptors: int) -> None:
+    passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    # If the hub is gone, the next look at the link finds that.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        link.sendmsg([news], passed)
 
 
 def _receive(link: socket.socket) -> tuple[bytes, list[int]]:
     descriptors = array.array("i")
     space = socket.CMSG_LEN(2 * descriptors.itemsize)
-    message, ancillary, _, _ = link.recvmsg(_MAX_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+    try:
+        message, ancillary, _, _ = link.recvmsg(_MAX_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        # The hub was killed with news of ours unread: its end all the same.
+        return b"", []
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
