@@ -42,6 +42,8 @@ const TURNS_TAKEN: u32 = 4;
 const BATCH: usize = 512;
 /// How long the zygote may take to say how a worker ended whose link has.
 const ENDING: Duration = Duration::from_millis(500);
+/// So many zygotes try to start a worker.
+const MAX_ZYGOTES: u32 = 3;
 /// How long a reference outside of links keeps its result.
 const GRANT: Duration = Duration::from_secs(600);
 
@@ -61,6 +63,8 @@ struct Process {
     secret: u64,
     environment: u64,
     pid: u32,
+    /// How many zygotes were to start it.
+    zygotes: u32,
     process: Option<OwnedFd>,
     client: Option<ClientId>,
     output: [Option<Output>; 2],
@@ -212,7 +216,7 @@ impl Home {
 
     fn act(&mut self, client: &Arc<Client>, action: Action<Payload>) {
         match action {
-            Action::Start { worker, environment } => self.start(client, worker, environment),
+            Action::Start { worker, environment } => self.start(client, worker, environment, 1),
             Action::Stop { worker } => {
                 if let Some(process) = self.processes.get_mut(&worker) {
                     process.doomed = true;
@@ -285,7 +289,7 @@ impl Home {
 
     // Workers.
 
-    fn start(&mut self, client: &Arc<Client>, worker: WorkerId, environment: u64) {
+    fn start(&mut self, client: &Arc<Client>, worker: WorkerId, environment: u64, zygotes: u32) {
         let mut secret = [0; 8];
         let _ = rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty());
         let secret = u64::from_le_bytes(secret);
@@ -294,6 +298,7 @@ impl Home {
             secret,
             environment,
             pid: 0,
+            zygotes,
             process: None,
             client: None,
             output: [None, None],
@@ -343,15 +348,24 @@ impl Home {
                     if let Some(zygote) = self.zygote.take() {
                         client.turns().remove(zygote.descriptor());
                     }
-                    // Those that it had not started never will be; how the others end nobody will say.
-                    let orphans: Vec<WorkerId> = self.processes.keys().copied().collect();
-                    for worker in orphans {
+                    // Those that are not there yet are started by another, unless that is what zygotes die of; how the
+                    // others end nobody will say.
+                    let coming = self.processes.iter().filter(|(_, process)| process.client.is_none());
+                    let coming: Vec<WorkerId> = coming.map(|(&worker, _)| worker).collect();
+                    for worker in coming {
                         let process = self.processes.get_mut(&worker).expect("just listed");
-                        if process.client.is_none() {
-                            process.kill();
+                        process.kill();
+                        if process.doomed || process.zygotes == MAX_ZYGOTES {
                             process.status = Some(i32::MAX);
                             self.bury(client, worker);
+                            continue;
                         }
+                        let (environment, zygotes) = (process.environment, process.zygotes);
+                        let process = self.processes.remove(&worker).expect("just looked at");
+                        for output in process.output.iter().flatten() {
+                            client.turns().remove(output.descriptor());
+                        }
+                        self.start(client, worker, environment, zygotes + 1);
                     }
                     return;
                 }
