@@ -80,9 +80,9 @@ test: test-rust test-loom test-fuzz test-python test-rdma test-dpdk ## Every tes
 .PHONY: test-rust
 test-rust: $(VENV)/ready ## Unit, property, simulation, conformance and process tests, and the examples in the documentation
 	@if cargo nextest --version >/dev/null 2>&1; then \
-		set -x; cargo nextest run --locked --workspace; \
+		set -x; tests/with-huge-pages 40 cargo nextest run --locked --workspace; \
 	else \
-		set -x; cargo test --locked --workspace --lib --bins --tests; \
+		set -x; tests/with-huge-pages 40 cargo test --locked --workspace --lib --bins --tests; \
 	fi
 	cargo test --locked --workspace --doc
 

@@ -8,9 +8,11 @@
 //!    copies, and addresses. Whoever makes a reference of an address answers for nobody writing there meanwhile, also not
 //!    through [`Memory::write_from`] or [`Mapping::discard`].
 //! 3. A mapping never reaches beyond its file when it is made; a file that may shrink later is for its maker to seal.
+//! 4. A file of huge pages is mapped and unmapped by whole ones: the kernel rounds a length up when it maps, also over what
+//!    was there before, and refuses it when it unmaps.
 
 use parking_lot::RwLock;
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{FileType, fstat, fstatfs};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -106,12 +108,29 @@ pub enum Access {
     Private,
 }
 
+/// `HUGETLBFS_MAGIC` of the kernel's `linux/magic.h`.
+const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+
+/// What can be mapped of a file by itself: multiples of so many bytes. More than a page of the processor for files whose pages
+/// were set aside as huge ones, also memfds.
+///
+/// # Errors
+///
+/// What the kernel says if it does not tell.
+pub fn granule_bytes(fd: impl AsFd) -> std::io::Result<u64> {
+    let stat = fstatfs(fd)?;
+    let page = rustix::param::page_size() as u64;
+    let is_huge = stat.f_type as u64 & 0xffff_ffff == HUGETLBFS_MAGIC;
+    Ok(if is_huge { u64::try_from(stat.f_bsize).unwrap_or(page).max(page) } else { page })
+}
+
 /// A part of a file, mapped. Unmapped on drop.
 #[derive(Debug)]
 pub struct Mapping {
     start: NonNull<u8>,
     len: usize,
     access: Access,
+    granule_bytes: u64,
 }
 
 // SAFETY: it is an address; what is done with it is raw copies, and who does more answers for it (invariant 2).
@@ -146,25 +165,28 @@ impl Mapping {
             Access::Writable => (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED),
             Access::Private => (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE),
         };
-        let start = match Reserved::aligned(offset, len).map_err(failed)? {
+        let granule_bytes =
+            granule_bytes(fd).map_err(|source| MemoryError::Io { doing: "looking at a file", source })?;
+        let whole = whole(len, granule_bytes);
+        let start = match Reserved::aligned(offset, whole).map_err(failed)? {
             Some(reserved) => {
                 let fixed = flags | MapFlags::FIXED;
                 // SAFETY: over addresses that we have just reserved, and which nobody else uses.
-                let start = unsafe { mmap(reserved.start, len, protection, fixed, fd, offset) }.map_err(failed)?;
+                let start = unsafe { mmap(reserved.start, whole, protection, fixed, fd, offset) }.map_err(failed)?;
                 std::mem::forget(reserved);
                 start
             }
             // SAFETY: a new mapping, at an address that the kernel chooses.
-            None => unsafe { mmap(std::ptr::null_mut(), len, protection, flags, fd, offset) }.map_err(failed)?,
+            None => unsafe { mmap(std::ptr::null_mut(), whole, protection, flags, fd, offset) }.map_err(failed)?,
         };
         let start = NonNull::new(start.cast()).expect("the kernel maps nothing at address 0 unasked");
-        let mapping = Self { start, len, access };
+        let mapping = Self { start, len, access, granule_bytes };
         if populate {
             // Not MAP_POPULATE, which would copy every page of a private mapping, as if it were written.
             let advice =
                 if access == Access::Writable { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
             // SAFETY: our mapping; the advice changes no contents.
-            unsafe { madvise(start.as_ptr().cast(), len, advice) }.map_err(failed)?;
+            unsafe { madvise(start.as_ptr().cast(), whole, advice) }.map_err(failed)?;
         }
         Ok(mapping)
     }
@@ -187,6 +209,11 @@ impl Mapping {
     /// What may be done with it.
     pub fn access(&self) -> Access {
         self.access
+    }
+
+    /// What can be mapped of its file by itself: multiples of so many bytes.
+    pub fn granule_bytes(&self) -> u64 {
+        self.granule_bytes
     }
 
     /// The address of `len` bytes from `offset` on.
@@ -252,8 +279,13 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: mapped by us; an address is valid as long as the mapping lives.
-        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), whole(self.len, self.granule_bytes)) };
     }
+}
+
+/// Invariant 4.
+fn whole(len: usize, granule_bytes: u64) -> usize {
+    if granule_bytes == rustix::param::page_size() as u64 { len } else { len.next_multiple_of(granule_bytes as usize) }
 }
 
 /// A huge page of the hardware, in bytes. Whatever is mapped so that it could be mapped by huge pages is: where the file has

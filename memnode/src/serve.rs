@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// once.
     #[arg(long, value_name = "URL", required = true)]
     listen: Vec<Address>,
-    /// Whether to use huge pages that were set aside on this host.
+    /// What pages the pool is made of.
     #[arg(long, value_enum, default_value_t)]
     hugepages: HugepagesArg,
     /// A file or /dev/dax device to take the pool from. It has one tenant.
@@ -77,10 +77,10 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Default, clap::ValueEnum)]
 enum HugepagesArg {
-    /// If there are enough for the whole pool.
+    /// Huge ones where the kernel can put some together.
     #[default]
     Auto,
-    /// Or do not start.
+    /// Huge ones that were set aside on this host, or do not start.
     Require,
     /// Ordinary pages only.
     Never,

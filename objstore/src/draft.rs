@@ -82,6 +82,11 @@ impl NewPages {
         segment.start_of(*extent).expect("the arena gives what there is").as_ptr()
     }
 
+    /// Whether they can be mapped at other addresses as well.
+    pub(crate) fn are_single(&self) -> bool {
+        self.allocation().pieces.iter().all(|(_, segment)| segment.has_single_pages())
+    }
+
     /// Makes an object of `len` bytes of them.
     pub(crate) fn into_object(mut self, len: u64) -> Result<Arc<Object>, StoreError> {
         let allocation = self.allocation();

@@ -55,6 +55,11 @@ impl Piece {
         self.segment.as_ref()?.file_at(self.extent.first)
     }
 
+    /// Whether its pages can be mapped one by one at other addresses.
+    pub(crate) fn has_single_pages(&self) -> bool {
+        self.segment.as_ref().is_none_or(|segment| segment.has_single_pages())
+    }
+
     /// The pages from `from` to before `to`, which are some of its own.
     fn part(&self, from: u32, to: u32, page_size: PageSize) -> Self {
         let skip = from - self.at;

@@ -24,14 +24,17 @@ impl Mosaic {
     ///
     /// # Errors
     ///
-    /// [`StoreError::TooLarge`] with too many pieces, [`StoreError::Io`] if the kernel does not want to: memory of huge pages
-    /// can't be mapped in smaller ones.
+    /// [`StoreError::TooLarge`] with too many pieces, [`StoreError::Io`] if the kernel does not want to, or would map more than it
+    /// is asked for: memory of huge pages that were set aside can't be mapped in smaller ones.
     pub(crate) fn of(pieces: &[Piece], page_size: PageSize, private: bool) -> Result<Self, StoreError> {
         if pieces.len() > MAX_PIECES {
             let (len, limit) = (pieces.len() as u64, MAX_PIECES as u64);
             return Err(StoreError::TooLarge { what: "number of pieces", len, limit });
         }
         let failed = |error: rustix::io::Errno| StoreError::Io { doing: "mapping pages", why: error.to_string() };
+        if !pieces.iter().all(Piece::has_single_pages) {
+            return Err(failed(rustix::io::Errno::INVAL));
+        }
         let pages: u64 = pieces.iter().map(|piece| u64::from(piece.extent.count)).sum();
         let len = usize::try_from(pages << page_size.shift()).map_err(|_| StoreError::Malformed("too many pages"))?;
         let (protection, sharing) = if private {

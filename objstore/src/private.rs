@@ -1,7 +1,8 @@
 //! Private views: written in place, and seen by nobody else.
 //!
 //! A large object is mapped once more, privately: the kernel copies the pages that are written. That costs some 2 to 3 µs a
-//! page, so that a small object is simply copied out. For few writes at known places an [`Edit`] beats both.
+//! page, so that a small object is simply copied out, and so is one in huge pages that were set aside, which the kernel could only
+//! copy whole. For few writes at known places an [`Edit`] beats both.
 
 use crate::buffer::Buffer;
 use crate::codec::Content;

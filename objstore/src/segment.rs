@@ -116,6 +116,15 @@ impl Segment {
         }
     }
 
+    /// Whether its pages can be mapped one by one at other addresses: not if its memory is of huge pages that were set aside, or
+    /// not mapped here.
+    pub(crate) fn has_single_pages(&self) -> bool {
+        match &self.memory {
+            Memory::Mapped { mapping, .. } => mapping.granule_bytes() <= self.page_size.bytes(),
+            Memory::Far(_) => false,
+        }
+    }
+
     /// The file that a page of this segment lies in, and where, if it is mapped.
     pub(crate) fn file_at(&self, page: u32) -> Option<(BorrowedFd<'_>, u64)> {
         match &self.memory {

@@ -11,7 +11,9 @@ use dmrpc_fabric::link::Body;
 use dmrpc_memnode::{Node, NodeConfig};
 use dmrpc_wire::{Grant, NodeId, ObjectId, Request, Stats};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -343,10 +345,61 @@ pub(crate) async fn put_any(client: &Arc<Client>, bytes: &[u8], codec: Codec) ->
     Ok(AnyRef::stored(object, codec))
 }
 
-/// Where a node within this process listens.
+/// Where a node within this process listens. The first one sweeps up what killed processes left.
 fn socket_path() -> PathBuf {
     static NODES: AtomicU64 = AtomicU64::new(0);
+    let directory = std::env::temp_dir();
     // Relaxed: a number of its own for each.
     let number = NODES.fetch_add(1, Ordering::Relaxed);
-    std::env::temp_dir().join(format!("dmrpc-{}-{number}.sock", std::process::id()))
+    if number == 0 {
+        sweep_sockets(&directory);
+    }
+    directory.join(format!("dmrpc-{}-{number}.sock", std::process::id()))
+}
+
+/// Removes the sockets of embedded nodes whose processes are gone: a process that is killed can't.
+fn sweep_sockets(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    let sockets = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
+    for path in sockets.map(|entry| entry.path()) {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let Some(rest) = name.strip_prefix("dmrpc-").and_then(|name| name.strip_suffix(".sock")) else { continue };
+        let Some(Ok(pid)) = rest.split_once('-').map(|(pid, _)| pid.parse::<u32>()) else { continue };
+        let is_here = Path::new(&format!("/proc/{pid}")).exists();
+        // A process of another container that shares the folder is not in /proc, but answers.
+        let refuses =
+            || UnixStream::connect(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+        if !is_here && refuses() {
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn only_sockets_of_who_is_gone_are_swept() {
+        let directory = std::env::temp_dir().join(format!("sweep-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let bind = |name: &str| UnixListener::bind(directory.join(name)).unwrap();
+        // No process has such a number.
+        drop(bind("dmrpc-4294967295-0.sock"));
+        let _elsewhere = bind("dmrpc-4294967295-1.sock");
+        drop(bind(&format!("dmrpc-{}-7.sock", std::process::id())));
+        drop(bind("dmrpc-other-0.sock"));
+        std::fs::write(directory.join("dmrpc-4294967295-2.sock"), "no socket").unwrap();
+        sweep_sockets(&directory);
+        let left =
+            std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut left: Vec<_> = left.collect();
+        left.sort_unstable();
+        let mine = format!("dmrpc-{}-7.sock", std::process::id());
+        let mut expected = [mine.as_str(), "dmrpc-4294967295-1.sock", "dmrpc-4294967295-2.sock", "dmrpc-other-0.sock"];
+        expected.sort_unstable();
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(left, expected);
+    }
 }

@@ -98,6 +98,9 @@ impl Workspace {
 
 /// The pages once more, at an address of their own.
 fn alias(pages: &NewPages, len: usize) -> Option<Mosaic> {
+    if !pages.are_single() {
+        return None;
+    }
     let start = pages.bytes(len);
     // SAFETY: with an old size of 0 the pages of a shared mapping are mapped once more, at an address of the kernel's choice;
     // the first mapping stays as it is.

@@ -3,6 +3,7 @@
 
 mod rig;
 
+use dmrpc_memnode::{Hugepages, NodeConfig};
 use dmrpc_objstore::{Borrows, Loans, ObjectRef, Store, block_on};
 use proptest::prelude::*;
 use rig::{node, pattern, pool, remote, wait_for};
@@ -224,6 +225,20 @@ fn config(cases: u32) -> ProptestConfig {
 #[test]
 fn on_the_nodes_host() {
     let store = node(pool(64 << 20));
+    let other = block_on(Store::connect(store.url())).unwrap();
+    proptest!(config(200), |(steps in prop::collection::vec(step(), 1..25))| {
+        check_steps(steps, &store, &other, &store);
+    });
+}
+
+#[test]
+fn in_huge_pages_that_were_set_aside() {
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    if !free.is_ok_and(|free| free.trim().parse().is_ok_and(|free: u64| free >= 32)) {
+        eprintln!("skipped: this host has not set 32 huge pages aside (sysctl vm.nr_hugepages=32)");
+        return;
+    }
+    let store = node(NodeConfig { hugepages: Hugepages::Require, ..pool(64 << 20) });
     let other = block_on(Store::connect(store.url())).unwrap();
     proptest!(config(200), |(steps in prop::collection::vec(step(), 1..25))| {
         check_steps(steps, &store, &other, &store);

@@ -13,6 +13,7 @@ use crate::core::Access;
 use dmrpc_fabric::address::Address;
 use dmrpc_fabric::cache_lines;
 use dmrpc_fabric::datagram::dpdk::Reserved;
+use dmrpc_fabric::memory;
 use dmrpc_pages::{Buddy, ByteSize};
 use dmrpc_wire::Coherence;
 use rustix::fs::{FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags};
@@ -38,7 +39,8 @@ pub(crate) struct Backing {
 struct Lent {
     memory: Arc<Reserved>,
     file: Arc<OwnedFd>,
-    page_bytes: u64,
+    /// Segments begin at multiples of this: else nobody could map them.
+    granule_bytes: u64,
     ranges: Buddy,
 }
 
@@ -158,23 +160,24 @@ impl Lent {
         let failed = |source| NodeError::Dpdk { pool: ByteSize(config.pool_bytes), source };
         let memory = Reserved::new("dmrpc_pool", config.pool_bytes as usize, config.numa_node).map_err(failed)?;
         let file = memory.file().0.try_clone().map_err(NodeError::io("duplicating a descriptor"))?;
-        let page_bytes = config.page_size.bytes();
-        let pages = u32::try_from(config.pool_bytes / page_bytes)
+        let granule_bytes = memory::granule_bytes(&file).map_err(NodeError::io("looking at DPDK's memory"))?;
+        let granule_bytes = granule_bytes.max(config.page_size.bytes());
+        let granules = u32::try_from(config.pool_bytes / granule_bytes)
             .map_err(|_| NodeError::Config("the pool has too many pages: use larger ones"))?;
-        Ok(Self { memory: Arc::new(memory), file: Arc::new(file), page_bytes, ranges: Buddy::new(pages) })
+        Ok(Self { memory: Arc::new(memory), file: Arc::new(file), granule_bytes, ranges: Buddy::new(granules) })
     }
 
     /// A segment, if there is room for it in one piece.
     fn begin(&mut self, bytes: u64) -> Option<Segment> {
-        let first = self.ranges.alloc(u32::try_from(bytes.div_ceil(self.page_bytes)).ok()?)?;
-        let start = (u64::from(first) * self.page_bytes) as usize;
+        let first = self.ranges.alloc(u32::try_from(bytes.div_ceil(self.granule_bytes)).ok()?)?;
+        let start = (u64::from(first) * self.granule_bytes) as usize;
         Some(Segment::reserved(Arc::clone(&self.file), Arc::clone(&self.memory), start, bytes as usize))
     }
 
     fn unmake(&mut self, start: usize, bytes: usize) {
-        let first = (start as u64 / self.page_bytes) as u32;
-        let pages = (bytes as u64).div_ceil(self.page_bytes) as u32;
-        self.ranges.free(first, pages).expect("the segment was made here, once");
+        let first = (start as u64 / self.granule_bytes) as u32;
+        let granules = (bytes as u64).div_ceil(self.granule_bytes) as u32;
+        self.ranges.free(first, granules).expect("the segment was made here, once");
     }
 }
 
@@ -195,19 +198,20 @@ impl fmt::Display for Backing {
 }
 
 fn choose_pages(config: &NodeConfig) -> Result<Pages, NodeError> {
-    let most = memory_total()?;
-    let wanted = config.pool_bytes.div_ceil(HUGE_BYTES);
-    let free = free_huge_pages()?;
-    match config.hugepages {
-        Hugepages::Auto | Hugepages::Require if free >= wanted => Ok(Pages::Reserved),
-        Hugepages::Require => Err(NodeError::NoHugepages { wanted, free, size: ByteSize(HUGE_BYTES) }),
-        _ if config.pool_bytes > most => {
-            let (what, most) = ("the memory of this host", most >> 20 << 20);
-            Err(NodeError::PoolTooLarge { pool: ByteSize(config.pool_bytes), what, most: ByteSize(most) })
+    if config.hugepages == Hugepages::Require {
+        let wanted = config.pool_bytes.div_ceil(HUGE_BYTES);
+        let free = free_huge_pages()?;
+        if free < wanted {
+            return Err(NodeError::NoHugepages { wanted, free, size: ByteSize(HUGE_BYTES) });
         }
-        Hugepages::Auto => Ok(Pages::Transparent),
-        Hugepages::Never => Ok(Pages::Ordinary),
+        return Ok(Pages::Reserved);
     }
+    let most = memory_total()?;
+    if config.pool_bytes > most {
+        let (what, most) = ("the memory of this host", most >> 20 << 20);
+        return Err(NodeError::PoolTooLarge { pool: ByteSize(config.pool_bytes), what, most: ByteSize(most) });
+    }
+    Ok(if config.hugepages == Hugepages::Auto { Pages::Transparent } else { Pages::Ordinary })
 }
 
 /// Free huge pages of [`HUGE_BYTES`], less those that are promised to others.
@@ -317,7 +321,8 @@ fn open_file(path: &Path, config: &NodeConfig) -> Result<Source, NodeError> {
         FileType::RegularFile => {
             rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, config.pool_bytes)
                 .map_err(|e| failed("allocating the pool in it")(e.into()))?;
-            (config.page_size.bytes(), false)
+            let granule_bytes = memory::granule_bytes(&file).map_err(failed("looking at its pages"))?;
+            (granule_bytes.max(config.page_size.bytes()), false)
         }
         FileType::CharacterDevice => {
             let dax = DaxDevice::find(stat.st_rdev).map_err(failed("asking the kernel what device it is"))?;

@@ -8,14 +8,16 @@ use dmrpc_wire::Coherence;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Whether segments are made of the huge pages that were set aside for it on this host (`vm.nr_hugepages`).
+/// What pages segments are made of.
+///
+/// Huge pages that were set aside on the host (`vm.nr_hugepages`) are mapped and copied whole or not at all, so that objects that
+/// share pages, and private views, are read from and kept in copies: they are for pools whose device wants them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hugepages {
-    /// If there are enough of them for the whole pool; else of ordinary memory in pieces of huge pages where the kernel has
-    /// some, and of ordinary pages where not.
+    /// Ordinary memory in pieces of huge pages where the kernel has some, and ordinary pages where not.
     #[default]
     Auto,
-    /// Or the node does not start.
+    /// Huge pages that were set aside for the whole pool, or the node does not start.
     Require,
     /// Ordinary pages only.
     Never,
@@ -37,7 +39,7 @@ pub struct NodeConfig {
     pub page_size: PageSize,
     /// Where clients find the node.
     pub listen: Vec<Address>,
-    /// Whether to use huge pages.
+    /// What pages the pool is made of.
     pub hugepages: Hugepages,
     /// A file or a `/dev/dax` device to take the pool from, in place of memory of the node's own. It has one tenant: who can
     /// open one segment can read them all.
