@@ -58,6 +58,7 @@ pub mod cache_lines;
 #[cfg(not(loom))]
 pub mod datagram;
 #[cfg(not(loom))]
+mod dial;
 mod dice;
 #[cfg(not(loom))]
 pub mod fake;

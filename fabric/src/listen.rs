@@ -57,7 +57,7 @@ impl Listener {
                 let (listener, file) = bind_unix(path)?;
                 Kind::Unix { listener, file }
             }
-            Address::Tcp { host, port } => Kind::Tcp(tcp::Acceptor::bind(host, *port)?),
+            Address::Tcp { host, port } => Kind::Tcp(tcp::Acceptor::bind(host, *port, options)?),
             Address::Udp { host, port } => Kind::Datagram(datagram::Acceptor::bind_udp(host, *port, options)?),
             Address::Dpdk(address) => Kind::Datagram(datagram::Acceptor::bind_dpdk(*address, options)?),
             Address::Rdma { host, port } => Kind::Rdma(rdma::Acceptor::bind(host, *port, options)?),

@@ -5,11 +5,12 @@ use super::endpoint::EndpointOptions;
 use super::links::{self, DatagramListener};
 use super::udp::UdpDevice;
 use crate::address::Address;
+use crate::dial::look_up;
 use crate::link::{Link, LinkError};
 use crate::options::LinkOptions;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::io::ErrorKind;
-use std::net::{SocketAddr, SocketAddrV4, ToSocketAddrs};
+use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -29,7 +30,7 @@ enum Kind {
 
 impl Acceptor {
     pub(crate) fn bind_udp(host: &str, port: u16, options: &LinkOptions) -> Result<Self, LinkError> {
-        let address = look_up(host, port)?;
+        let address = look_up(host, port, Instant::now() + options.setup_timeout)?[0];
         // Between processes of one host datagrams are as long as they can be; else they fit any network.
         let datagram_bytes = if address.ip().is_loopback() { Some(usize::MAX) } else { None };
         let device = UdpDevice::bind(address, datagram_bytes)?;
@@ -128,14 +129,9 @@ fn endpoint_options(window_packets: u32, options: &LinkOptions) -> EndpointOptio
     }
 }
 
-fn look_up(host: &str, port: u16) -> Result<SocketAddr, LinkError> {
-    let mut found = (host, port).to_socket_addrs().map_err(|error| LinkError::io("looking up a host", error))?;
-    found.next().ok_or_else(|| LinkError::io("looking up a host", ErrorKind::NotFound))
-}
-
 /// Connects over UDP.
 pub(crate) fn connect_udp(host: &str, port: u16, options: &LinkOptions, deadline: Instant) -> Result<Link, LinkError> {
-    let address = look_up(host, port)?;
+    let address = look_up(host, port, deadline)?[0];
     let device = UdpDevice::towards(address)?;
     let endpoint = endpoint_options(device.window_packets(), options);
     links::connect(device, endpoint, address, deadline).map_err(nobody)

@@ -6,6 +6,7 @@ use super::channel::Channel;
 use super::hello::{Greeting, Hello, READY, Status};
 use super::{failed, prepare, say};
 use crate::address::Address;
+use crate::dial::look_up;
 use crate::link::{Link, LinkError};
 use crate::options::LinkOptions;
 use dmrpc_rdma_sys::ProtectionDomain;
@@ -56,7 +57,8 @@ enum Stage {
 impl Acceptor {
     pub(crate) fn bind(host: &str, port: u16, options: &LinkOptions) -> Result<Self, LinkError> {
         let failed = |error: std::io::Error| LinkError::io("listening for control channels", error);
-        let listener = TcpListener::bind((host, port)).map_err(failed)?;
+        let addresses = look_up(host, port, Instant::now() + options.setup_timeout)?;
+        let listener = TcpListener::bind(&addresses[..]).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
         let adapter = Adapter::near(local.ip())?;

@@ -32,6 +32,7 @@ pub use dmrpc_rdma_sys::{Access, MemoryRegion};
 pub use heap::{Block, Heap};
 pub use one_sided::{Ending, OneSided, Registrar, RemoteRun, Step};
 
+use crate::dial::dial;
 use crate::link::{Interest, Link, LinkError};
 use crate::options::LinkOptions;
 use crate::wait::wait;
@@ -41,7 +42,7 @@ use dmrpc_rdma_sys::RdmaError;
 use hello::{Greeting, Hello, READY, Status};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send, sockopt};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -89,22 +90,8 @@ fn prepare(control: &TcpStream) -> Result<(), LinkError> {
 
 /// Connects to the first address of the host that can be.
 pub(crate) fn connect(host: &str, port: u16, options: &LinkOptions, deadline: Instant) -> Result<Link, LinkError> {
-    let started = Instant::now();
-    let late = || LinkError::Deadline(deadline.saturating_duration_since(started));
-    let addresses = (host, port).to_socket_addrs().map_err(|error| LinkError::io("looking up a host", error))?;
-    let mut last = LinkError::io("looking up a host", std::io::ErrorKind::NotFound);
-    for address in addresses {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(late());
-        }
-        match TcpStream::connect_timeout(&address, left) {
-            Ok(control) => return greet(control, address, options, deadline),
-            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => return Err(late()),
-            Err(error) => last = LinkError::io("connecting a control channel", error),
-        }
-    }
-    Err(last)
+    let (control, address) = dial(host, port, deadline, "connecting a control channel")?;
+    greet(control, address, options, deadline)
 }
 
 fn greet(control: TcpStream, peer: SocketAddr, options: &LinkOptions, deadline: Instant) -> Result<Link, LinkError> {

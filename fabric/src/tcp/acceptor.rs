@@ -3,6 +3,7 @@
 
 use super::{Greeting, assemble, greet};
 use crate::address::Address;
+use crate::dial::look_up;
 use crate::link::{Link, LinkError};
 use crate::options::LinkOptions;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -38,9 +39,10 @@ struct Setup {
 }
 
 impl Acceptor {
-    pub(crate) fn bind(host: &str, port: u16) -> Result<Self, LinkError> {
+    pub(crate) fn bind(host: &str, port: u16, options: &LinkOptions) -> Result<Self, LinkError> {
         let failed = |error: std::io::Error| LinkError::io("listening over TCP", error);
-        let listener = TcpListener::bind((host, port)).map_err(failed)?;
+        let addresses = look_up(host, port, Instant::now() + options.setup_timeout)?;
+        let listener = TcpListener::bind(&addresses[..]).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|error| failed(error.into()))?;

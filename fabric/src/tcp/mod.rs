@@ -19,6 +19,7 @@ mod sender;
 
 pub(crate) use acceptor::Acceptor;
 
+use crate::dial::dial;
 use crate::link::{Interest, Link, LinkError, Peer};
 use crate::options::LinkOptions;
 use crate::queue::Queue;
@@ -27,8 +28,7 @@ use receiver::TcpReceiver;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use sender::TcpSender;
-use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -122,30 +122,14 @@ fn assemble(socket: TcpStream, peer: SocketAddr, body_limit: u64, options: &Link
 
 /// Connects to the first address of the host that can be.
 pub(crate) fn connect(host: &str, port: u16, options: &LinkOptions, deadline: Instant) -> Result<Link, LinkError> {
-    let started = Instant::now();
-    let late = || LinkError::Deadline(deadline.saturating_duration_since(started));
-    let addresses = (host, port).to_socket_addrs().map_err(|error| LinkError::io("looking up a host", error))?;
-    let mut last = LinkError::io("looking up a host", ErrorKind::NotFound);
-    for address in addresses {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(late());
+    let (socket, address) = dial(host, port, deadline, "connecting over TCP")?;
+    greet(&socket, options)?;
+    let mut greeting = Greeting::default();
+    let body_limit = loop {
+        match greeting.read(&socket)? {
+            Some(body_limit) => break body_limit,
+            None => wait(&[Interest { fd: socket.as_fd(), writable: false }], deadline)?,
         }
-        match TcpStream::connect_timeout(&address, left) {
-            Ok(socket) => {
-                greet(&socket, options)?;
-                let mut greeting = Greeting::default();
-                let body_limit = loop {
-                    match greeting.read(&socket)? {
-                        Some(body_limit) => break body_limit,
-                        None => wait(&[Interest { fd: socket.as_fd(), writable: false }], deadline)?,
-                    }
-                };
-                return assemble(socket, address, body_limit, options);
-            }
-            Err(error) if error.kind() == ErrorKind::TimedOut => return Err(late()),
-            Err(error) => last = LinkError::io("connecting over TCP", error),
-        }
-    }
-    Err(last)
+    };
+    assemble(socket, address, body_limit, options)
 }
