@@ -105,6 +105,24 @@ fn a_pool_too_small_and_a_full_pool() {
 }
 
 #[test]
+fn who_has_memory_to_spare_gives_it_to_who_has_none() {
+    let store = node(pool(64 << 20));
+    let [rich, poor] = [(); 2].map(|()| block_on(Store::connect(store.url())).unwrap());
+    let objects: Vec<_> = (0..7).map(|seed| block_on(rich.put(pattern(7 << 20, seed))).unwrap()).collect();
+    drop(objects);
+    wait_for(&store, "all is free", |stats| stats.objects == 0 && stats.live_pages == 0);
+    let before = block_on(store.stats()).unwrap();
+    assert!(before.free_pages.get() < 10_240, "the rest would do: {before:?}");
+    let object = block_on(poor.put(pattern(40 << 20, 9))).expect("the other gives its memory back");
+    assert!(*block_on(object.get()).unwrap() == pattern(40 << 20, 9));
+    // And it still can put.
+    let error = block_on(rich.put(vec![1; 40 << 20])).unwrap_err();
+    assert!(matches!(error, StoreError::OutOfMemory { .. }), "{error}");
+    drop(object);
+    block_on(rich.put(vec![2; 40 << 20])).expect("there is room again");
+}
+
+#[test]
 fn a_quota() {
     let store = node(pool(64 << 20));
     let mut options = options(store.url());
