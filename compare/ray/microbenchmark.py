@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -74,6 +75,13 @@ ROWS = [
     Row("init to first result", "s", 20),
     Row("idle worker memory", "MiB", 3),
 ]
+
+#: Bytes of the arrays whose `put` is compared with a copy of them, by name.
+PUTS = {"put of 1 MiB": 1 << 20, "put of 16 MiB": 16 << 20, "put of 256 MiB": 256 << 20}
+#: What is to be reached of a copy's bandwidth.
+PUT_TARGET = 0.9
+#: An array of so many bytes is put, and the memory that all processes use together is watched.
+PEAK, PEAK_BYTES = "peak of a put of 1 GiB", 1 << 30
 
 
 def rows_of(ray: Any) -> Iterator[tuple[str, Callable[[], Any], float]]:
@@ -258,6 +266,61 @@ def rows_of(ray: Any) -> Iterator[tuple[str, Callable[[], Any], float]]:
     yield "placement group create/removal", placement_group, 1
 
 
+def put_bandwidth(ray: Any, size: int, seconds: float) -> tuple[float, float]:
+    """GB/s of `put` of an array, and of a copy of it into memory that was written before, in turns."""
+    array = np.random.default_rng(1).integers(0, 255, size, dtype=np.uint8)
+    target = np.ones_like(array)
+    puts: list[float] = []
+    copies: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(puts) < 5:
+        started = time.perf_counter()
+        ref = ray.put(array)
+        between = time.perf_counter()
+        np.copyto(target, array)
+        puts.append(between - started)
+        copies.append(time.perf_counter() - between)
+        del ref
+    return size / statistics.median(puts) / 1e9, size / statistics.median(copies) / 1e9
+
+
+def put_peak(ray: Any) -> float:
+    """GiB that all processes of the session use more than before while a GiB is put, at the most."""
+    array = np.ones(PEAK_BYTES, np.uint8)
+    # What a first call starts and loads is not what is asked for.
+    ray.put(array[:1])
+    watching, peak = threading.Event(), [0.0]
+
+    def watch() -> None:
+        while not watching.is_set():
+            peak[0] = max(peak[0], _family_gib())
+
+    before = _family_gib()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    ref = ray.put(array)
+    peak[0] = max(peak[0], _family_gib())
+    watching.set()
+    watcher.join()
+    del ref
+    return peak[0] - before
+
+
+def _family_gib() -> float:
+    """Memory of this process and all below it, what they share counted once."""
+    total, queue = 0.0, [os.getpid()]
+    while queue:
+        pid = queue.pop()
+        try:
+            total += _private_mib(pid)
+            for task in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+                queue += map(int, task.read_text().split())
+        except (OSError, LookupError):
+            # It has just ended.
+            continue
+    return total / 1024
+
+
 def rate(repeat: Callable[[], Any], amount: float, seconds: float) -> float:
     """Operations a second, once it ran for a while."""
     end = time.perf_counter() + seconds / 3
@@ -293,6 +356,10 @@ def measure(system: str, seconds: float, pattern: str) -> dict[str, float | str]
         "import": imported - started,
         "idle worker memory": _private_mib(pid),
     }
+    if pattern in PEAK:
+        # First, while no memory is there that could be used again.
+        figures[PEAK] = put_peak(ray)
+        print(f"  {system}: {PEAK}: {figures[PEAK]:.2f} GiB", file=sys.stderr)
     for name, repeat, amount in rows_of(ray):
         if pattern in name:
             try:
@@ -301,6 +368,11 @@ def measure(system: str, seconds: float, pattern: str) -> dict[str, float | str]
                 figures[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             print(f"  {system}: {name}: {figures[name]}", file=sys.stderr)
         gc.collect()
+    for name, size in PUTS.items():
+        if pattern in name:
+            figures[name], figures[f"{name}, copied"] = put_bandwidth(ray, size, seconds)
+            print(f"  {system}: {name}: {figures[name]:.2f} GB/s, copied {figures[f'{name}, copied']:.2f}", file=sys.stderr)
+            gc.collect()
     ray.shutdown()
     return figures
 
@@ -367,12 +439,34 @@ def table(turns: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def put_table(turns: dict[str, list[dict[str, Any]]]) -> str:
+    """What `put` of large arrays does, beside a copy of them, in Markdown."""
+    lines = [
+        "| | | Ray | of a copy | pydmrpc | of a copy | target | |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in PUTS:
+        cells, verdict = [name, "GB/s"], ""
+        for system in ("ray", "pydmrpc"):
+            puts, copies = (_figures(turns[system], key) for key in (name, f"{name}, copied"))
+            share = statistics.median([put / copy for put, copy in zip(puts, copies)]) if puts else None
+            cells += [_cell(puts), "" if share is None else f"{share:.0%}"]
+            verdict = "" if share is None else "✓" if share >= PUT_TARGET else "✗"
+        lines.append("| " + " | ".join([*cells, f"≥ {PUT_TARGET:.0%}", verdict]) + " |")
+    peaks = [_figures(turns[system], PEAK) for system in ("ray", "pydmrpc")]
+    if any(peaks):
+        verdict = "✓" if peaks[1] and max(peaks[1]) < 1.1 else "✗"
+        lines.append(f"| {PEAK}, over the array | GiB | {_cell(peaks[0])} | | {_cell(peaks[1])} | | 1 | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
 def _page(text: str, turns: int, seconds: float) -> str:
     """The table with what it is."""
     return (
         "# Ray's microbenchmark\n\n"
-        "The rows of Ray's own microbenchmark and two more, on Ray and on pydmrpc, each system in a process of its own, in turns in one run:\n"
-        "`make compare-ray` writes this page. Figures are medians, with the least and the most where there were several turns.\n"
+        "The rows of Ray's own microbenchmark and two more, on Ray and on pydmrpc (as `make compare-ray` builds it, for release), each system in\n"
+        "a process of its own, in turns in one run: that command writes this page. Figures are medians, with the least and the most where there\n"
+        "were several turns. Rows by themselves: `make compare-ray COMPARE_ARGS='-k async'`, which prints them and leaves the page as it is.\n"
         f"This run: {turns} turn{'s' * (turns != 1)} of {seconds:g} s a row, {os.cpu_count()} processors, load {os.getloadavg()[1]:.0f}"
         " while it ran.\n\n" + text
     )
@@ -421,11 +515,11 @@ def main() -> None:
         if options.ray_python:
             turns["ray"].append(turn("ray", options.ray_python, seconds, options.pattern))
         turns["pydmrpc"].append(turn("pydmrpc", sys.executable, seconds, options.pattern))
-    text = table(turns)
+    text = table(turns) + "\nLarge arrays, beside `numpy.copyto` in the same process and turn:\n\n" + put_table(turns)
     print(text)
     if options.json:
         options.json.write_text(json.dumps(turns, indent=1))
-    if options.markdown:
+    if options.markdown and not options.pattern:
         options.markdown.write_text(_page(text, len(turns["pydmrpc"]), seconds))
 
 

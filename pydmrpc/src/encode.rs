@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString};
 use smallvec::{SmallVec, smallvec};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is to be copied.
 enum Source<'py> {
@@ -213,6 +214,7 @@ fn pickle<'py>(value: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {
     static CLOUDPICKLE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     static PICKLING_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
+    register_torch(py)?;
     let plain = PICKLE.import(py, "pickle", "dumps")?;
     let error = match pickle_with(plain, value) {
         Ok(pickled) if !contains(pickled.0.as_bytes(), b"__main__") => return Ok(pickled),
@@ -235,6 +237,19 @@ fn pickle<'py>(value: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {
             _ => error,
         }
     })
+}
+
+/// Once somebody has imported torch, its tensors are pickled as `_torch.py` says.
+fn register_torch(py: Python<'_>) -> PyResult<()> {
+    static MODULES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
+    // Relaxed: done twice it is the same.
+    if IS_REGISTERED.load(Ordering::Relaxed) || !MODULES.import(py, "sys", "modules")?.contains(intern!(py, "torch"))? {
+        return Ok(());
+    }
+    let is_registered = py.import("pydmrpc._torch")?.call_method0("register")?.is_truthy()?;
+    IS_REGISTERED.store(is_registered, Ordering::Relaxed);
+    Ok(())
 }
 
 fn pickle_with<'py>(dumps: &Bound<'py, PyAny>, value: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {

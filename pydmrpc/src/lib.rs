@@ -75,8 +75,8 @@ mod _core {
     #[pymodule_export]
     use crate::runtime::{
         _actor, _ask, _define, _exits, _hub_address, _interrupted, _join, _own_actor, _serve, _take_interrupted,
-        _take_printed, _work, ActorRef, Call, Completions, Method, Task, cancel, create_actor, current, get_named,
-        kill, wait,
+        _take_printed, _work, ActorRef, Call, Calls, Completions, Method, Task, cancel, create_actor, current,
+        get_named, kill, wait,
     };
     #[pymodule_export]
     use crate::sharing::sharing;

@@ -285,6 +285,11 @@ impl ObjectRef {
         }
     }
 
+    /// Whether it is what a task or call returns, whose value comes by itself.
+    fn _is_promised(&self) -> bool {
+        matches!(self.source, Source::Promised(..))
+    }
+
     /// Whether it is known to stand behind the last value of a task.
     fn _is_end(&self) -> bool {
         match &self.source {

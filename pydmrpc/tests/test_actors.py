@@ -59,8 +59,9 @@ def test_killed_and_crashed(runtime):
     killed, crashed = Counter.remote(), Counter.remote()
     get(killed.add.remote())
     pydmrpc.kill(killed)
-    with pytest.raises(ActorDiedError, match="killed"):
+    with pytest.raises(ActorDiedError, match="killed") as error:
         get(killed.add.remote())
+    assert error.value.actor_id == killed._actor_id.hex()
     with pytest.raises(ActorDiedError, match="code 3"):
         get(crashed.die.remote())
     with pytest.raises(ActorDiedError):
@@ -100,8 +101,10 @@ def test_class_that_raises(runtime):
         def method(self):
             pass
 
-    with pytest.raises(ActorDiedError, match="not today"):
-        get(Broken.remote().method.remote())
+    broken = Broken.remote()
+    with pytest.raises(ActorDiedError, match="not today") as error:
+        get(broken.method.remote())
+    assert error.value.actor_id == broken._actor_id.hex()
 
 
 @pytest.mark.parametrize("kind", ["loop", "threads"])

@@ -57,10 +57,18 @@ def case(
 def load() -> dict[str, Case]:
     """All cases, by name, topic after topic."""
     for topic in (
-        "core",
+        "sessions",
+        "objects",
+        "waiting",
+        "references",
+        "cancelling",
+        "cluster",
         "tasks",
         "generators",
         "actors",
+        "concurrency",
+        "lifetimes",
+        "names",
         "errors",
         "utilities",
         "data",

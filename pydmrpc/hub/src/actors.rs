@@ -47,13 +47,13 @@ impl<P> Actor<P> {
     }
 
     /// How calls fail, if it is dead.
-    pub(crate) fn failure(&self) -> Option<Failure<P>>
+    pub(crate) fn failure(&self, id: ActorId) -> Option<Failure<P>>
     where
         P: Clone,
     {
         match (&self.life, &self.unmade) {
-            (Life::Dead(_), Some(raised)) => Some(Failure::ActorNotMade(raised.clone())),
-            (Life::Dead(why), None) => Some(Failure::ActorDied(why.clone())),
+            (Life::Dead(_), Some(raised)) => Some(Failure::ActorNotMade(id, raised.clone())),
+            (Life::Dead(why), None) => Some(Failure::ActorDied(id, why.clone())),
             _ => None,
         }
     }

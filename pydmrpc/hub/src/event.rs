@@ -16,11 +16,11 @@ pub enum Failure<P> {
     /// The worker died more often than the task may be tried, with these last words.
     WorkerDied(String),
     /// The actor has ended, for this reason.
-    ActorDied(String),
+    ActorDied(ActorId, String),
     /// The actor's class raised when it was made, and this is what.
-    ActorNotMade(P),
+    ActorNotMade(ActorId, P),
     /// The actor is being made again, and the call may not be repeated.
-    ActorUnavailable(String),
+    ActorUnavailable(ActorId, String),
     /// The values ended before this one.
     NoMoreValues,
     /// There will never be what the task needs.

@@ -13,7 +13,7 @@
 //! | `tasks.rs` | what is to be run: what each task waits for, where it stands |
 //! | `actors.rs` | actors: their workers, calls, names and ends |
 //! | `workers.rs` | processes that run tasks and actors |
-//! | `hub.rs` | the events, and what they do |
+//! | `hub/` | the events, and what they do: to clients, to tasks, with what workers say, to actors; who runs what |
 //! | `history.rs` | what there is and was, for people |
 //! | `numbered.rs` | tables by numbers that clients give |
 //! | `record.rs` | what travels on the links, as bytes |

@@ -58,11 +58,11 @@ pub enum Failed<'a> {
     /// The worker died, with these last words.
     WorkerDied(&'a str),
     /// The actor ended.
-    ActorDied(&'a str),
+    ActorDied(ActorId, &'a str),
     /// The actor's class raised this.
-    ActorNotMade(Value<'a>),
+    ActorNotMade(ActorId, Value<'a>),
     /// The actor is being made again.
-    ActorUnavailable(&'a str),
+    ActorUnavailable(ActorId, &'a str),
     /// The values ended before.
     NoMoreValues,
     /// There will never be what it needs.
@@ -371,15 +371,20 @@ impl Writer<'_> {
             Err(Failed::Raised(value)) => (1, Some(value), None),
             Err(Failed::Cancelled) => (2, None, None),
             Err(Failed::WorkerDied(text)) => (3, None, Some(text)),
-            Err(Failed::ActorDied(text)) => (4, None, Some(text)),
-            Err(Failed::ActorNotMade(value)) => (5, Some(value), None),
-            Err(Failed::ActorUnavailable(text)) => (6, None, Some(text)),
+            Err(Failed::ActorDied(_, text)) => (4, None, Some(text)),
+            Err(Failed::ActorNotMade(_, value)) => (5, Some(value), None),
+            Err(Failed::ActorUnavailable(_, text)) => (6, None, Some(text)),
             Err(Failed::NoMoreValues) => (7, None, None),
             Err(Failed::Infeasible(text)) => (8, None, Some(text)),
             Err(Failed::Lost(text)) => (9, None, Some(text)),
         };
         self.u32(tag);
         self.results(&came.contains);
+        if let Err(Failed::ActorDied(actor, _) | Failed::ActorNotMade(actor, _) | Failed::ActorUnavailable(actor, _)) =
+            came.value
+        {
+            self.u64(packed(actor.0));
+        }
         if let Some(value) = value {
             self.value(&value);
         }
@@ -685,6 +690,10 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| self.result()).collect()
     }
 
+    fn actor(&mut self) -> Result<ActorId, Malformed> {
+        Ok(ActorId(unpacked(self.u64()?)))
+    }
+
     fn came(&mut self) -> Result<Came<'a>, Malformed> {
         let tag = self.u32()?;
         let contains = self.results()?;
@@ -693,9 +702,9 @@ impl<'a> Reader<'a> {
             1 => Err(Failed::Raised(self.value()?)),
             2 => Err(Failed::Cancelled),
             3 => Err(Failed::WorkerDied(self.text()?)),
-            4 => Err(Failed::ActorDied(self.text()?)),
-            5 => Err(Failed::ActorNotMade(self.value()?)),
-            6 => Err(Failed::ActorUnavailable(self.text()?)),
+            4 => Err(Failed::ActorDied(self.actor()?, self.text()?)),
+            5 => Err(Failed::ActorNotMade(self.actor()?, self.value()?)),
+            6 => Err(Failed::ActorUnavailable(self.actor()?, self.text()?)),
             7 => Err(Failed::NoMoreValues),
             8 => Err(Failed::Infeasible(self.text()?)),
             9 => Err(Failed::Lost(self.text()?)),
@@ -753,9 +762,9 @@ mod tests {
             Failed::Raised(value),
             Failed::Cancelled,
             Failed::WorkerDied("w"),
-            Failed::ActorDied("a"),
-            Failed::ActorNotMade(value),
-            Failed::ActorUnavailable("u"),
+            Failed::ActorDied(ActorId(task), "a"),
+            Failed::ActorNotMade(ActorId(task), value),
+            Failed::ActorUnavailable(ActorId(task), "u"),
             Failed::NoMoreValues,
             Failed::Infeasible("i"),
             Failed::Lost("l"),

@@ -37,8 +37,10 @@ pub(crate) struct Task<P> {
     pub(crate) cancelled: bool,
     /// It was cancelled before it began, so it has no value whatever its worker says.
     pub(crate) refused: bool,
-    /// Tasks that it made and that are not done.
+    /// Tasks that it made, those that are not done among them.
     pub(crate) children: Vec<TaskId>,
+    /// How many of these are done.
+    pub(crate) done_children: usize,
     pub(crate) parent: Option<TaskId>,
     /// How long it ran, in microseconds.
     pub(crate) micros: u32,
@@ -78,8 +80,17 @@ impl<P> Tasks<P> {
 
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task<P>> {
         let task = self.table.remove(id)?;
-        if let Some(parent) = task.parent.and_then(|parent| self.table.get_mut(parent)) {
-            parent.children.retain(|&child| child != id);
+        if let Some(parent) = task.parent
+            && let Some(entry) = self.table.get_mut(parent)
+        {
+            entry.done_children += 1;
+            // Those that are done are dropped when they are the most, so that a task may make any number of others.
+            if entry.done_children * 2 > entry.children.len() {
+                entry.done_children = 0;
+                let mut children = std::mem::take(&mut entry.children);
+                children.retain(|&child| self.table.contains(child));
+                self.table.get_mut(parent).expect("it was there").children = children;
+            }
         }
         Some(task)
     }

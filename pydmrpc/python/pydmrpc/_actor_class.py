@@ -48,7 +48,8 @@ class ActorClass:
         options = self._options
         made_by: Any = inspect.getattr_static(self._class, "__init__")
         if made_by is not object.__init__:
-            _signature.checked(lambda *_, **__: None, made_by, 1)(*args, **kwargs)
+            if (takes := _signature.of(made_by, 1)) is not None:
+                takes[2](*args, **kwargs)
         elif args or kwargs:
             raise TypeError(f"{self.__name__} takes no arguments")
         name = options.get("name")
@@ -240,12 +241,11 @@ class ActorMethod:
             returns=returns,
             retries=_options.tries(options.get("max_task_retries"), retries),
             retry_raised=bool(options.get("retry_exceptions")),
+            takes=None if (takes := options.get("takes")) is None else _signature.by(takes),
         )
         remote = _generator.wrapped(core.remote, returns)
         if pending is not None:
             remote = pending.wrap(remote)
-        if (takes := options.get("takes")) is not None:
-            remote = _signature.checked_by(remote, takes)
         #: Calls it.
         self.remote = remote
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import selectors
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 from pydmrpc import _core, _generator, exceptions
@@ -24,8 +26,9 @@ from pydmrpc import _core, _generator, exceptions
 DEFAULT_ASYNC_CONCURRENCY = 1000
 
 _Function = Callable[..., Any]
-#: A call with what it calls: how far it may be ahead of its caller, the function, its arguments.
-_Waiting = tuple[_core.Call, int | None, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+_Fails = Callable[[_core.Call, BaseException], None]
+#: What the core gives a call to, with its arguments.
+_Submit = Callable[[_core.Call, tuple[Any, ...], dict[str, Any] | None], None]
 
 #: The task that code of an event loop runs for: many run on its one thread.
 running_task: contextvars.ContextVar[tuple[int, int] | None] = contextvars.ContextVar("running_task", default=None)
@@ -42,34 +45,51 @@ def is_async(cls: type) -> bool:
 class Threads:
     """Threads for each group."""
 
-    def __init__(self, limits: Mapping[str | None, int], fails: Callable[[_core.Call, BaseException], None]) -> None:
-        self._pools = {
-            group: ThreadPoolExecutor(limit, thread_name_prefix=f"dmrpc-{group or 'calls'}") for group, limit in limits.items()
-        }
-        # What no thread has begun: answers before the last of them are sent together.
-        self._waiting: dict[str | None, deque[_Waiting]] = {group: deque() for group in limits}
-        self._fails = fails
+    def __init__(self, limits: Mapping[str | None, int], fails: _Fails) -> None:
+        self._lines = {group: _Line(group or "calls", limit, fails) for group, limit in limits.items()}
 
-    def submit(
-        self,
-        call: _core.Call,
-        group: str | None,
-        ahead: int | None,
-        function: _Function,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        """Has a call run."""
-        waiting = self._waiting[group]
-        waiting.append((call, ahead, function, args, kwargs))
-        self._pools[group].submit(self._run, waiting)
+    def submits(self, group: str | None, ahead: int | None, function: _Function) -> _Submit:
+        """What a method's calls are given to; `ahead` is how far one that yields may be ahead of its caller."""
+        submit = self._lines[group].submit
+        return lambda call, args, kwargs: submit((call, ahead, function, args, kwargs or {}))
 
     def cancel(self, task: tuple[int, int]) -> bool:
         """Threads can't be interrupted."""
         return False
 
-    def _run(self, waiting: deque[_Waiting]) -> None:
-        call, ahead, function, args, kwargs = waiting.popleft()
+
+class _Line:
+    """The calls of a group that no thread has begun, and its threads.
+
+    One idle thread is woken at a time, by the queue: while calls are so short that the first takes them all, the others sleep on.
+    """
+
+    def __init__(self, name: str, limit: int, fails: _Fails) -> None:
+        self._name = name
+        self._limit = limit
+        self._fails = fails
+        self._queue: SimpleQueue[tuple[_core.Call, int | None, _Function, tuple[Any, ...], dict[str, Any]]] = SimpleQueue()
+        self._submitted = 0
+        #: By each thread, how many calls it has run: so that no two write the same.
+        self._done: list[int] = []
+
+    def submit(self, what: tuple[_core.Call, int | None, _Function, tuple[Any, ...], dict[str, Any]]) -> None:
+        """Has a call run. By the main thread only."""
+        self._queue.put(what)
+        self._submitted += 1
+        if len(self._done) < self._limit and self._submitted - sum(self._done) > len(self._done):
+            self._done.append(0)
+            place = len(self._done) - 1
+            threading.Thread(target=self._run, args=(place,), name=f"dmrpc-{self._name}_{place}", daemon=True).start()
+
+    def _run(self, place: int) -> None:
+        while True:
+            self._run_one(*self._queue.get())
+            self._done[place] += 1
+
+    def _run_one(
+        self, call: _core.Call, ahead: int | None, function: _Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         before = call.enter()
         try:
             value = function(*args, **kwargs)
@@ -79,7 +99,8 @@ class Threads:
         except BaseException as error:
             self._fails(call, error)
         else:
-            call.finish(value, bool(waiting))
+            # Answers before the last of those that wait are sent together.
+            call.finish(value, not self._queue.empty())
         finally:
             _core.Call.leave(before)
 
@@ -92,135 +113,188 @@ class _Group:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.running = 0
-        self.waiting: deque[_Waiting] = deque()
+        self.waiting: deque[_Arrived] = deque()
+
+
+#: A call: its group, what it calls, whether that is a coroutine function, how far it may be ahead of its caller, itself, arguments.
+_Arrived = tuple[_Group, _Function, bool, int | None, _core.Call, tuple[Any, ...], dict[str, Any] | None]
+
+
+class _Selector(selectors.EpollSelector):
+    """What the event loop sleeps in: the link to the hub, which is told of what the loop listens to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: How often the loop came here.
+        self.turn = 0
+        self._calls: _core.Calls | None = None
+        self._take: Callable[[], None]
+        self._leave: Callable[[], None]
+
+    def open(self, calls: _core.Calls, take: Callable[[], None], leave: Callable[[], None]) -> None:
+        """From now on calls are taken: `take` is called when there are some, `leave` when there will be no more."""
+        self._calls, self._take, self._leave = calls, take, leave
+        calls.listen(self.fileno())
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.turn += 1
+        calls = self._calls
+        if calls is None:
+            return super().select(timeout)
+        ready = super().select(0)
+        came = calls.poll(0 if ready or (timeout is not None and timeout <= 0) else timeout)
+        if came:
+            self._take()
+            return ready
+        if came is None:
+            self._leave()
+        # It may be what we listen to that ended the sleep.
+        return ready or super().select(0)
 
 
 class EventLoop:
-    """An event loop on a thread of its own."""
+    """An event loop on the main thread.
 
-    def __init__(self, limits: Mapping[str | None, int], fails: Callable[[_core.Call, BaseException], None]) -> None:
+    A call has the event loop's task for itself from where it first waits for something. What does not wait at all, one after another, is
+    run by one task, unless a call has left something behind in it: a reference to it, or a variable of its context.
+    """
+
+    def __init__(self, limits: Mapping[str | None, int], fails: _Fails) -> None:
         self._groups = {group: _Group(limit) for group, limit in limits.items()}
         self._fails = fails
-        self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
-        # What came and was not seen by the loop yet. It is woken for the first of them only.
-        self._arrived: deque[tuple[str | None, _Waiting]] = deque()
-        self._is_woken = False
-        self._will_flush = False
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="dmrpc-loop", daemon=True).start()
+        #: Tasks by the calls that they run.
+        self._running: dict[tuple[int, int], asyncio.Task[None]] = {}
+        # What came and was not begun.
+        self._arrived: deque[_Arrived] = deque()
+        self._is_due = False
+        self._context = contextvars.copy_context()
+        self._selector = _Selector()
+        self._loop = asyncio.SelectorEventLoop(self._selector)
+        asyncio.set_event_loop(self._loop)
 
-    def submit(
-        self,
-        call: _core.Call,
-        group: str | None,
-        ahead: int | None,
-        function: _Function,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        """Has a call run."""
-        self._arrived.append((group, (call, ahead, function, args, kwargs)))
-        if not self._is_woken:
-            self._is_woken = True
-            self._loop.call_soon_threadsafe(self._take)
+    def submits(self, group: str | None, ahead: int | None, function: _Function) -> _Submit:
+        """What a method's calls are given to; `ahead` is how far one that yields may be ahead of its caller."""
+        arrive, entry, awaits = self._arrived.append, self._groups[group], inspect.iscoroutinefunction(function)
+        return lambda call, args, kwargs: arrive((entry, function, awaits, ahead, call, args, kwargs))
+
+    def run(self, function: _Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs a function in the loop."""
+
+        async def there() -> Any:
+            return function(*args, **kwargs)
+
+        return self._loop.run_until_complete(there())
+
+    def serve(self, calls: _core.Calls) -> None:
+        """Runs calls until there will be no more."""
+        self._selector.open(calls, self._take, self._loop.stop)
+        self._loop.run_forever()
 
     def cancel(self, task: tuple[int, int]) -> bool:
-        """Cancels a call that runs or waits; whether there was such a one."""
-        known = task in self._tasks or any(
-            waiting[0].task == task for group in self._groups.values() for waiting in group.waiting
+        """Cancels a call that runs or waits; whether there was such a one. By the handler of a signal."""
+        known = (
+            task in self._running
+            or any(waiting[4].task == task for waiting in self._arrived)
+            or any(waiting[4].task == task for group in self._groups.values() for waiting in group.waiting)
         )
         if known:
             self._loop.call_soon_threadsafe(self._cancel, task)
         return known
 
-    def run(self, function: _Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Runs a function on the loop's thread, and waits for it."""
-
-        async def there() -> Any:
-            return function(*args, **kwargs)
-
-        return asyncio.run_coroutine_threadsafe(there(), self._loop).result()
-
     def _cancel(self, id: tuple[int, int]) -> None:
-        if task := self._tasks.get(id):
+        if task := self._running.get(id):
             task.cancel()
             return
         for group in self._groups.values():
             for waiting in group.waiting:
-                if waiting[0].task == id:
+                if waiting[4].task == id:
                     group.waiting.remove(waiting)
-                    waiting[0].cancelled()
+                    waiting[4].cancelled()
                     return
 
     def _take(self) -> None:
-        # First, so that whoever comes from now on wakes us again.
-        self._is_woken = False
+        """Begins what arrived."""
+        self._is_due = False
+        if (first := self._next()) is not None:
+            self._begin(first)
+
+    def _begin(self, first: _Arrived) -> None:
+        # Whoever begins it may be a task with variables of its own.
+        self._loop.create_task(self._run(first), context=self._context.copy())
+
+    def _next(self) -> _Arrived | None:
+        """The first call that arrived and may run."""
         while self._arrived:
-            name, waiting = self._arrived.popleft()
-            group = self._groups[name]
+            what = self._arrived.popleft()
+            group = what[0]
             if group.running < group.limit:
-                self._begin(group, *waiting)
+                group.running += 1
+                return what
+            group.waiting.append(what)
+        return None
+
+    async def _run(self, first: _Arrived) -> None:
+        task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]
+        selector, arrived, running, turn = self._selector, self._arrived, self._running, self._selector.turn
+        references, context = sys.getrefcount(task), contextvars.copy_context()
+        what: _Arrived | None = first
+        del first
+        while what is not None:
+            group, function, awaits, ahead, call, args, kwargs = what
+            what = None
+            if arrived and not self._is_due:
+                # If this call waits for something, others go on.
+                self._is_due = True
+                self._loop.call_soon(self._take)
+            id = call.task
+            running[id] = task
+            token = running_task.set(id)
+            value: Any = None
+            try:
+                value = function(*args, **kwargs) if kwargs else function(*args)
+                if awaits:
+                    value = await value
+                elif inspect.isawaitable(value):
+                    value = await value
+                elif inspect.isasyncgen(value):
+                    values: Any = value
+                    await _generator.answer_async(call, values, ahead, self._fails)
+                    value = _ANSWERED
+                elif inspect.isgenerator(value):
+                    _generator.answer(call, value, ahead, self._fails)
+                    value = _ANSWERED
+            except asyncio.CancelledError:
+                self._fails(call, exceptions.TaskCancelledError("the call was cancelled"))
+            except BaseException as error:
+                self._fails(call, error)
             else:
-                group.waiting.append(waiting)
-
-    def _finish(self, call: _core.Call, value: Any) -> None:
-        """Answers; what others answer in this turn of the loop is sent with it."""
-        if self._will_flush:
-            call.finish(value, True)
-        elif len(self._tasks) > 1 or self._arrived:
-            call.finish(value, True)
-            self._will_flush = True
-            self._loop.call_soon(self._flush, call)
-        else:
-            call.finish(value)
-
-    def _flush(self, call: _core.Call) -> None:
-        self._will_flush = False
-        call.flush()
-
-    def _begin(
-        self,
-        group: _Group,
-        call: _core.Call,
-        ahead: int | None,
-        function: _Function,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        group.running += 1
-        id = call.task
-        self._tasks[id] = self._loop.create_task(self._run(id, group, call, ahead, function, args, kwargs))
-
-    async def _run(
-        self,
-        id: tuple[int, int],
-        group: _Group,
-        call: _core.Call,
-        ahead: int | None,
-        function: _Function,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        running_task.set(id)
-        try:
-            value = function(*args, **kwargs)
-            if inspect.isawaitable(value):
-                value = await value
-            elif inspect.isasyncgen(value):
-                values: Any = value
-                await _generator.answer_async(call, values, ahead, self._fails)
+                if value is not _ANSWERED:
+                    # It is on its way at the end of the loop's turn.
+                    call.finish(value, True)
+            del running[id]
+            # What is waited for from here on need not keep these.
+            del value, args, kwargs
+            running_task.reset(token)
+            if group.waiting:
+                what = group.waiting.popleft()
+            else:
+                group.running -= 1
+                what = self._next()
+            if what is not None and (
+                selector.turn != turn or sys.getrefcount(task) != references or task.cancelling() or not _is_now(context)
+            ):
+                self._begin(what)
                 return
-            elif inspect.isgenerator(value):
-                _generator.answer(call, value, ahead, self._fails)
-                return
-        except asyncio.CancelledError:
-            self._fails(call, exceptions.TaskCancelledError("the call was cancelled"))
-        except BaseException as error:
-            self._fails(call, error)
-        else:
-            self._finish(call, value)
-        finally:
-            del self._tasks[id]
-            group.running -= 1
-            if group.waiting and group.running < group.limit:
-                self._begin(group, *group.waiting.popleft())
+
+
+#: The value of a call that was answered already.
+_ANSWERED = object()
+
+
+def _is_now(context: contextvars.Context) -> bool:
+    """Whether the variables are what they were."""
+    try:
+        return contextvars.copy_context() == context
+    except Exception:
+        # Of values that can't be compared.
+        return False

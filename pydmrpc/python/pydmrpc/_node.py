@@ -163,8 +163,8 @@ def shutdown() -> None:
     References of the session can't be used any more; arrays that `get` gave stay readable. At the end of the interpreter it
     is called by itself.
     """
-    _futures.stop()
     _core.stop()
+    _futures.stop()
     _runtime.joined.clear()
     _environment.current.clear()
     _environment.inherited.clear()

@@ -53,9 +53,10 @@ class RemoteFunction:
             returns=returns,
             retries=_options.tries(options.get("max_retries"), 3),
             retry_raised=options.get("retry_exceptions") is True,
+            takes=_signature.of(self._function),
             **_options.placement(options, 1),
         )
-        return _signature.checked(_generator.wrapped(core.remote, returns), self._function)
+        return _generator.wrapped(core.remote, returns)
 
     def _pickled(self) -> bytes:
         known = self.__dict__.get("_known")

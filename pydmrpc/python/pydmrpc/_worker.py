@@ -39,6 +39,15 @@ class Hooks:
         """What is to be called for a definition, and whether it answers later."""
         return _RESOLVERS[definition[0]](*definition[1:])
 
+    def has_loop(self) -> bool:
+        """Whether the actor was made on an event loop."""
+        return isinstance(_elsewhere, _concurrency.EventLoop)
+
+    def serve(self, calls: _core.Calls) -> None:
+        """Runs the event loop of the actor until it is to end."""
+        assert isinstance(_elsewhere, _concurrency.EventLoop)
+        _elsewhere.serve(calls)
+
     def failure(self, error: BaseException) -> Any:
         """What the caller is to be told of an exception: something that can be pickled."""
         if isinstance(error, SystemExit):
@@ -153,12 +162,11 @@ def _method(name: str, group: str | None, ahead: int | None) -> _Resolved:
         if inspect.isgeneratorfunction(method):
             return functools.partial(_yielding, method, ahead), True
         return method, False
-    submit = _elsewhere.submit
     if group is None:
         group = getattr(method, "__pydmrpc_options__", {}).get("concurrency_group")
     if group is not None and group not in (actor_about.get("groups") or {}):
         raise ValueError(f"{actor_about['class_name']} has no concurrency group {group!r}")
-    return lambda call, args, kwargs: submit(call, group, ahead, method, args, kwargs or {}), True
+    return _elsewhere.submits(group, ahead, method), True
 
 
 def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -14,6 +14,7 @@ use dmrpc_hub::{ActorId, ClientId, Event, Failure, FunctionId, Outcome, ResultId
 use dmrpc_objstore::Borrows;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,6 +24,11 @@ use std::time::{Duration, Instant};
 const WELCOME: Duration = Duration::from_secs(10);
 /// Records that are read before others have their turn.
 const BATCH: usize = 1024;
+
+/// The key of what an actor's event loop listens to.
+pub(crate) const LOOP: u64 = 1;
+/// Results that are asked for by one record.
+const WANTS: usize = 64;
 
 /// Something that a worker is to run.
 pub(crate) struct Run {
@@ -47,6 +53,8 @@ pub(crate) struct Inbox {
     pub(crate) leaves: bool,
     /// Whoever waits for something to run.
     pub(crate) waiter: Option<Arc<Waiter>>,
+    /// What the actor's event loop listens to was ready while nobody waited.
+    pub(crate) loop_is_ready: bool,
     /// The processor that its caller waits on.
     pub(crate) near: Option<u32>,
     /// The actor that lives here.
@@ -181,7 +189,6 @@ impl Away {
             Event::Returned { tasks, .. } => outgoing.send(&Record::Returned(tasks.iter().copied().collect())),
             Event::Blocked { .. } => outgoing.send(&Record::Blocked),
             Event::Unblocked { .. } => outgoing.send(&Record::Unblocked),
-            Event::Want { result, .. } => outgoing.send(&Record::Want([*result].into_iter().collect())),
             Event::Release { results, .. } => outgoing.send(&Record::Release(results.iter().copied().collect())),
             Event::Cancel { task, force, recursive } => {
                 outgoing.send(&Record::Cancel { task: *task, force: *force, recursive: *recursive })
@@ -192,6 +199,7 @@ impl Away {
             | Event::WorkerUp { .. }
             | Event::WorkerFailed { .. }
             | Event::ClientDown { .. }
+            | Event::Want { .. }
             | Event::Tick => Ok(()),
         };
         if sent.is_err() {
@@ -217,6 +225,14 @@ impl Away {
 
     pub(crate) fn define(&self, id: FunctionId, definition: &Payload) {
         self.with(|outgoing| outgoing.send_function(id, || Some(definition.clone())));
+    }
+
+    /// Tells which results are waited for.
+    pub(crate) fn want(&self, results: impl Iterator<Item = ResultId>) {
+        let results: SmallVec<[ResultId; 4]> = results.collect();
+        for some in results.chunks(WANTS) {
+            self.send(&Record::Want(some.iter().copied().collect()));
+        }
     }
 
     pub(crate) fn hold(&self, result: ResultId) {
@@ -253,6 +269,15 @@ impl Away {
             super::exit();
         }
         self.ended.store(true, Ordering::SeqCst);
+    }
+
+    /// What the event loop listens to is ready.
+    pub(crate) fn wake_loop(&self, client: &Arc<Client>) {
+        let mut inbox = self.inbox.lock();
+        match inbox.waiter.take() {
+            Some(waiter) => waiter.one_less(client),
+            None => inbox.loop_is_ready = true,
+        }
     }
 
     /// Reads what came.
@@ -408,7 +433,7 @@ impl Away {
 fn references(came: &dmrpc_hub::record::Came<'_>) -> u32 {
     use dmrpc_hub::record::Failed;
     match &came.value {
-        Ok(value) | Err(Failed::Raised(value) | Failed::ActorNotMade(value)) => value.references,
+        Ok(value) | Err(Failed::Raised(value) | Failed::ActorNotMade(_, value)) => value.references,
         Err(_) => 0,
     }
 }

@@ -97,6 +97,32 @@ fn references<'py>(py: Python<'py>, slots: impl ExactSizeIterator<Item = Arc<Slo
     }
 }
 
+/// What is looked at before a call is made.
+struct Signature {
+    /// So many arguments without a name are right, at least and at most.
+    least: usize,
+    most: usize,
+    /// Raises if other arguments are not.
+    check: Py<PyAny>,
+}
+
+impl Signature {
+    fn check(signature: Option<&Self>, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+        match signature {
+            Some(Self { least, most, check })
+                if kwargs.is_some_and(|kwargs| !kwargs.is_empty()) || !(*least..=*most).contains(&args.len()) =>
+            {
+                check.bind(args.py()).call(args, kwargs).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn signature(takes: Option<(usize, usize, Py<PyAny>)>) -> Option<Signature> {
+    takes.map(|(least, most, check)| Signature { least, most, check })
+}
+
 /// A function with all its options, ready to be called.
 #[pyclass(frozen, module = "pydmrpc._core")]
 pub(crate) struct Task {
@@ -106,12 +132,13 @@ pub(crate) struct Task {
     retries: u32,
     retry_raised: bool,
     environment: u64,
+    signature: Option<Signature>,
 }
 
 #[pymethods]
 impl Task {
     #[new]
-    #[pyo3(signature = (id, definition, *, returns=1, cpu=1000, gpu=0, other=BTreeMap::new(), retries=3, retry_raised=false, environment=0))]
+    #[pyo3(signature = (id, definition, *, returns=1, cpu=1000, gpu=0, other=BTreeMap::new(), retries=3, retry_raised=false, environment=0, takes=None))]
     #[expect(clippy::too_many_arguments, reason = "they are keyword arguments")]
     fn new(
         id: [u8; 16],
@@ -123,9 +150,11 @@ impl Task {
         retries: u32,
         retry_raised: bool,
         environment: u64,
+        takes: Option<(usize, usize, Py<PyAny>)>,
     ) -> Self {
         let definition = Definition::new(id, definition);
-        Self { definition, resources: resources(cpu, gpu, other), returns, retries, retry_raised, environment }
+        let (resources, signature) = (resources(cpu, gpu, other), signature(takes));
+        Self { definition, resources, returns, retries, retry_raised, environment, signature }
     }
 
     /// Has it run with these arguments; gives a reference to what it returns, or a list of them, or None.
@@ -136,6 +165,7 @@ impl Task {
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = args.py();
+        Signature::check(self.signature.as_ref(), args, kwargs)?;
         let client = client(py)?;
         client.check(py)?;
         self.definition.tell(py, &client)?;
@@ -152,6 +182,11 @@ impl Task {
         client.tell(Event::Submit { client: client.id(), task, want: client.wants_all() });
         references(py, slots.into_iter())
     }
+}
+
+/// The name of a task or actor for logs.
+pub(super) fn hex(id: TaskId) -> String {
+    format!("{:08x}{:08x}", id.client.0, id.number)
 }
 
 /// A handle of an actor, without what Python knows of its class.
@@ -171,15 +206,23 @@ impl ActorRef {
 impl ActorRef {
     /// The actor's name for logs, in hex.
     fn hex(&self) -> String {
-        let id = self.slot.id().task;
-        format!("{:08x}{:08x}", id.client.0, id.number)
+        hex(self.slot.id().task)
     }
 
     /// A method with all its options, ready to be called.
-    #[pyo3(signature = (id, definition, *, returns=1, retries=0, retry_raised=false))]
-    fn method(&self, id: [u8; 16], definition: Py<PyAny>, returns: u32, retries: u32, retry_raised: bool) -> Method {
+    #[pyo3(signature = (id, definition, *, returns=1, retries=0, retry_raised=false, takes=None))]
+    fn method(
+        &self,
+        id: [u8; 16],
+        definition: Py<PyAny>,
+        returns: u32,
+        retries: u32,
+        retry_raised: bool,
+        takes: Option<(usize, usize, Py<PyAny>)>,
+    ) -> Method {
         let slot = Native::new((*self.slot).clone());
-        Method { slot, definition: Definition::new(id, definition), returns, retries, retry_raised }
+        let definition = Definition::new(id, definition);
+        Method { slot, definition, returns, retries, retry_raised, signature: signature(takes) }
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (u32, u32))> {
@@ -214,6 +257,7 @@ pub(crate) struct Method {
     returns: u32,
     retries: u32,
     retry_raised: bool,
+    signature: Option<Signature>,
 }
 
 #[pymethods]
@@ -226,6 +270,7 @@ impl Method {
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = args.py();
+        Signature::check(self.signature.as_ref(), args, kwargs)?;
         let client = self.slot.client();
         client.check(py)?;
         self.definition.tell(py, client)?;
@@ -419,7 +464,7 @@ pub(crate) fn wait<'py>(
             for _ in already {
                 waiter.one_less(&client);
             }
-            client.want(&watched);
+            client.want(watched.iter().copied());
             settle(py, &client, deadline)?;
             let waited = blocked(&client, || client.wait(py, &waiter, deadline));
             for slot in watched {

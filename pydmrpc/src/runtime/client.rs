@@ -3,7 +3,7 @@
 //! 1. What a process tells the hub arrives in the order in which it was told.
 //! 2. Nothing here takes the GIL.
 
-use super::away::Away;
+use super::away::{Away, LOOP};
 use super::home::{Home, OWN};
 use super::payload::Payload;
 use super::slot::{Delivered, Slot, Waiter};
@@ -163,16 +163,15 @@ impl Client {
     }
 
     /// Tells the hub which results are waited for here.
-    pub(crate) fn want(self: &Arc<Self>, slots: &[&Arc<Slot>]) {
-        for slot in slots {
-            if slot.is_ready() || !slot.begin_want() {
-                continue;
+    pub(crate) fn want<'s>(self: &Arc<Self>, slots: impl IntoIterator<Item = &'s Arc<Slot>>) {
+        let new = slots.into_iter().filter(|slot| !slot.is_ready() && slot.begin_want()).map(|slot| slot.id());
+        match &self.hub {
+            To::Home(home) => {
+                for result in new {
+                    home.lock().step(self, Event::Want { client: self.id, result });
+                }
             }
-            let event = Event::Want { client: self.id, result: slot.id() };
-            match &self.hub {
-                To::Home(home) => home.lock().step(self, event),
-                To::Away(away) => away.tell(&event),
-            }
+            To::Away(away) => away.want(new),
         }
     }
 
@@ -205,7 +204,7 @@ impl Client {
     /// A reference to a result goes where the hub does not see it.
     pub(crate) fn grant(self: &Arc<Self>, result: ResultId) {
         match &self.hub {
-            To::Home(home) => home.lock().grant(&[result]),
+            To::Home(home) => home.lock().grant(self, &[result]),
             To::Away(away) => {
                 away.grant(result);
                 away.flush();
@@ -325,7 +324,13 @@ impl Client {
     pub(crate) fn ready(self: &Arc<Self>, keys: impl Iterator<Item = u64>) {
         match &self.hub {
             To::Home(home) => home.lock().ready(self, keys),
-            To::Away(away) => away.look(self),
+            To::Away(away) => {
+                let mut keys = keys;
+                if keys.any(|key| key == LOOP) {
+                    away.wake_loop(self);
+                }
+                away.look(self);
+            }
         }
     }
 

@@ -67,10 +67,22 @@ impl Completions {
         if !slot.watch(&waiter) {
             return Ok(false);
         }
-        slot.client().want(&[slot]);
+        slot.client().want([slot]);
         slot.client().flush();
         slot.client().turns().call_keeper();
         Ok(true)
+    }
+
+    /// Nobody waits for `reference` under this number any more.
+    fn forget(&self, reference: &Bound<'_, ObjectRef>, token: u64) {
+        if let Source::Promised(slot, _) = reference.get().source() {
+            slot.forget(&self.list, token);
+        }
+    }
+
+    /// Puts a number into the list, to wake whoever listens.
+    fn add(&self, token: u64) {
+        self.list.push(token);
     }
 
     /// The numbers of what happened since this was last called.

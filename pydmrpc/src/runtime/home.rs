@@ -46,6 +46,8 @@ const ENDING: Duration = Duration::from_millis(500);
 const MAX_ZYGOTES: u32 = 3;
 /// How long a reference outside of links keeps its result.
 const GRANT: Duration = Duration::from_secs(600);
+/// So many references outside of links keep results at a time; beyond them the oldest do no longer.
+const MAX_GRANTS: usize = 1 << 20;
 
 /// A client at the other end of a link.
 struct Peer {
@@ -83,6 +85,7 @@ enum Wish {
     Event(Event<Payload>),
     Hello(Who, u32),
     Function(FunctionId, Payload),
+    Want(Vec<ResultId>),
     Hold(Vec<ResultId>),
     Grant(Vec<ResultId>),
     Ask(u64, Vec<u8>),
@@ -92,6 +95,8 @@ enum Wish {
 pub(crate) struct Home {
     pub(crate) hub: Hub<Payload>,
     actions: Vec<Action<Payload>>,
+    /// When something ended the last time.
+    now_ms: u64,
     peers: Vec<Option<Peer>>,
     by_client: FxHashMap<ClientId, usize>,
     dirty: Vec<usize>,
@@ -141,6 +146,7 @@ impl Home {
         let mut home = Self {
             hub: Hub::new(options),
             actions: Vec::new(),
+            now_ms: now_ms(),
             peers: Vec::new(),
             by_client: FxHashMap::default(),
             dirty: Vec::new(),
@@ -188,8 +194,11 @@ impl Home {
     /// Something happened; what follows is done at once.
     pub(crate) fn step(&mut self, client: &Arc<Client>, event: Event<Payload>) {
         let mut actions = std::mem::take(&mut self.actions);
-        // Only what is told to people depends on time.
-        self.hub.step(now_ms(), event, &mut actions);
+        // Only when something ended depends on time, and that for people.
+        if matches!(event, Event::Finished { .. } | Event::ClientDown { .. } | Event::Cancel { .. }) {
+            self.now_ms = now_ms();
+        }
+        self.hub.step(self.now_ms, event, &mut actions);
         for action in actions.drain(..) {
             self.act(client, action);
         }
@@ -205,12 +214,23 @@ impl Home {
     }
 
     /// References to these are on their way outside of links.
-    pub(crate) fn grant(&mut self, results: &[ResultId]) {
+    pub(crate) fn grant(&mut self, client: &Arc<Client>, results: &[ResultId]) {
         let until = Instant::now() + GRANT;
         for &result in results {
-            if self.hub.hold(GRANTS, result) {
-                self.grants.push_back((until, result));
+            if !self.hub.hold(GRANTS, result) {
+                continue;
             }
+            self.grants.push_back((until, result));
+            if self.grants.len() > MAX_GRANTS {
+                self.end_grant(client);
+            }
+        }
+    }
+
+    /// The oldest reference outside of links keeps its result no longer.
+    fn end_grant(&mut self, client: &Arc<Client>) {
+        if let Some((_, result)) = self.grants.pop_front() {
+            self.step(client, Event::Release { client: GRANTS, results: vec![(result, 1)] });
         }
     }
 
@@ -469,11 +489,8 @@ impl Home {
                 self.bury(client, worker);
             }
         }
-        while let Some(&(until, result)) = self.grants.front()
-            && until <= Instant::now()
-        {
-            self.grants.pop_front();
-            self.step(client, Event::Release { client: GRANTS, results: vec![(result, 1)] });
+        while self.grants.front().is_some_and(|&(until, _)| until <= Instant::now()) {
+            self.end_grant(client);
         }
     }
 
@@ -592,12 +609,17 @@ impl Home {
             (Wish::Hello(who, pid), None) => self.welcome(client, index, who, pid),
             (Wish::Event(event), Some(_)) => self.step(client, event),
             (Wish::Function(id, definition), Some(_)) => self.define(id, definition),
+            (Wish::Want(results), Some(from)) => {
+                for result in results {
+                    self.step(client, Event::Want { client: from, result });
+                }
+            }
             (Wish::Hold(results), Some(from)) => {
                 for result in results {
                     self.hub.hold(from, result);
                 }
             }
-            (Wish::Grant(results), Some(_)) => self.grant(&results),
+            (Wish::Grant(results), Some(_)) => self.grant(client, &results),
             (Wish::Ask(number, what), Some(from)) => {
                 let (answer, given) = self.answer(client, from, &what);
                 self.send_to(client, from, |peer, _| {
@@ -798,10 +820,7 @@ fn wish(from: Option<ClientId>, record: &Record<'_>, borrows: &Borrows) -> Resul
         Record::Yielded { result, outcome } => {
             Event::Yielded { client, result: *result, outcome: peer::outcome(outcome, borrows)? }
         }
-        Record::Want(results) => match results[..] {
-            [result] => Event::Want { client, result },
-            _ => return Err(dmrpc_hub::record::Malformed("wants are one by one").into()),
-        },
+        Record::Want(results) => return Ok(Wish::Want(results.to_vec())),
         Record::Release(results) => Event::Release { client, results: results.to_vec() },
         Record::Blocked => Event::Blocked { client },
         Record::Unblocked => Event::Unblocked { client },

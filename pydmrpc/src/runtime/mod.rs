@@ -27,7 +27,7 @@ mod peer;
 mod questions;
 mod slot;
 mod turns;
-#[expect(unsafe_code, reason = "sends a signal to a thread")]
+#[expect(unsafe_code, reason = "sends a signal to a thread, listens to a descriptor of Python's")]
 mod worker;
 mod zygote;
 
@@ -38,7 +38,7 @@ pub(crate) use calls::{
 pub(crate) use client::Client;
 pub(crate) use completions::Completions;
 pub(crate) use slot::Slot;
-pub(crate) use worker::{_exits, _interrupted, _own_actor, _take_interrupted, _work, Call};
+pub(crate) use worker::{_exits, _interrupted, _own_actor, _take_interrupted, _work, Call, Calls};
 
 use crate::fork::Native;
 use crate::stored::Stored;
@@ -131,7 +131,7 @@ fn wait_for(py: Python<'_>, slot: &Arc<Slot>, deadline: Deadline) -> PyResult<()
     if !slot.watch(&waiter) {
         return Ok(());
     }
-    client.want(&[slot]);
+    client.want([slot]);
     calls::settle(py, client, deadline)?;
     let done = blocked(client, || client.wait(py, &waiter, deadline));
     if matches!(done, Ok(true)) {
@@ -150,12 +150,8 @@ pub(crate) fn gather(py: Python<'_>, slots: &[&Arc<Slot>], deadline: Deadline) -
     let Some(first) = slots.iter().find(|slot| !slot.is_ready()) else { return Ok(()) };
     let client = first.client().clone();
     client.check(py)?;
-    for slot in slots {
-        // Of another session: whoever asks for its value hears so.
-        if Arc::ptr_eq(slot.client(), &client) {
-            client.want(&[slot]);
-        }
-    }
+    // Of another session: whoever asks for its value hears so.
+    client.want(slots.iter().copied().filter(|slot| Arc::ptr_eq(slot.client(), &client)));
     blocked(&client, || {
         for slot in slots {
             if !Arc::ptr_eq(slot.client(), &client) {
@@ -225,14 +221,20 @@ fn exception(py: Python<'_>, failure: &Failure<Payload>) -> PyErr {
             Failure::Raised(payload) => ("raised", value(payload)?, ""),
             Failure::Cancelled => ("cancelled", none(), ""),
             Failure::WorkerDied(why) => ("worker_died", none(), why.as_str()),
-            Failure::ActorDied(why) => ("actor_died", none(), why.as_str()),
-            Failure::ActorNotMade(payload) => ("actor_not_made", value(payload)?, ""),
-            Failure::ActorUnavailable(why) => ("actor_unavailable", none(), why.as_str()),
+            Failure::ActorDied(_, why) => ("actor_died", none(), why.as_str()),
+            Failure::ActorNotMade(_, payload) => ("actor_not_made", value(payload)?, ""),
+            Failure::ActorUnavailable(_, why) => ("actor_unavailable", none(), why.as_str()),
             Failure::NoMoreValues => ("no_more_values", none(), ""),
             Failure::Infeasible(why) => ("infeasible", none(), why.as_str()),
             Failure::Lost(why) => ("lost", none(), why.as_str()),
         };
-        py.import("pydmrpc._task_error")?.call_method1("exception", (kind, value, why))
+        let exception = py.import("pydmrpc._task_error")?.call_method1("exception", (kind, value, why))?;
+        if let Failure::ActorDied(actor, _) | Failure::ActorNotMade(actor, _) | Failure::ActorUnavailable(actor, _) =
+            failure
+        {
+            exception.setattr("actor_id", calls::hex(actor.0))?;
+        }
+        Ok(exception)
     };
     match make() {
         Ok(exception) => PyErr::from_value(exception),

@@ -19,6 +19,9 @@ const GRACE: Duration = Duration::from_secs(5);
 const RING_BYTES: usize = 256 * 1024;
 /// The longest record.
 const MAX_RECORD_BYTES: u64 = 1 << 30;
+/// So many records are on their way together: the peer works on them while more are made. Fewer wake it more often
+/// (`compare/ray/microbenchmark.py`, 1:1 actor calls async).
+const STRIDE: u32 = 64;
 /// What may wait for a peer that does not read, in bytes.
 const MAX_QUEUED_BYTES: u64 = 1 << 28;
 
@@ -53,6 +56,8 @@ pub(crate) struct Outgoing {
     functions: FxHashSet<FunctionId>,
     /// Something was sent and not flushed.
     dirty: bool,
+    /// Records since something was flushed.
+    unflushed: u32,
 }
 
 /// The half that receives.
@@ -83,12 +88,13 @@ pub(crate) fn halves(link: Link, wake: impl Fn() + Send + Sync + 'static) -> (Ou
         returns,
         functions: FxHashSet::default(),
         dirty: false,
+        unflushed: 0,
     };
     (outgoing, Inward { receiver, borrows })
 }
 
 impl Outgoing {
-    /// Takes a record to be sent; nothing need be on its way before [`flush`](Self::flush).
+    /// Takes a record to be sent; it need not be on its way before [`flush`](Self::flush).
     pub(crate) fn send(&mut self, record: &Record<'_>) -> Result<(), PeerError> {
         self.scratch.clear();
         record.encode(&mut self.scratch);
@@ -101,10 +107,15 @@ impl Outgoing {
             self.sender.try_send(&[], body)
         };
         match sent {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_)) => Err(PeerError::Full),
-            Err(TrySendError::Link(error)) => Err(error.into()),
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(PeerError::Full),
+            Err(TrySendError::Link(error)) => return Err(error.into()),
         }
+        self.unflushed += 1;
+        if self.unflushed >= STRIDE {
+            self.move_on()?;
+        }
+        Ok(())
     }
 
     /// Sends the definition of a function, unless the peer knows it.
@@ -136,6 +147,11 @@ impl Outgoing {
         if !self.dirty {
             return Ok(true);
         }
+        self.move_on()
+    }
+
+    fn move_on(&mut self) -> Result<bool, PeerError> {
+        self.unflushed = 0;
         let all = self.sender.flush()?;
         self.dirty = !all;
         Ok(all)
@@ -190,7 +206,7 @@ pub(crate) fn came<'a>(
     loans: &Loans,
     table: &'a mut Vec<u8>,
 ) -> Result<Came<'a>, StoreError> {
-    if let Ok(payload) | Err(Failure::Raised(payload) | Failure::ActorNotMade(payload)) = &outcome.value {
+    if let Ok(payload) | Err(Failure::Raised(payload) | Failure::ActorNotMade(_, payload)) = &outcome.value {
         payload.lend(loans, table)?;
     }
     let table: &'a [u8] = table;
@@ -200,9 +216,9 @@ pub(crate) fn came<'a>(
             Failure::Raised(payload) => Failed::Raised(payload.value(table)),
             Failure::Cancelled => Failed::Cancelled,
             Failure::WorkerDied(why) => Failed::WorkerDied(why),
-            Failure::ActorDied(why) => Failed::ActorDied(why),
-            Failure::ActorNotMade(payload) => Failed::ActorNotMade(payload.value(table)),
-            Failure::ActorUnavailable(why) => Failed::ActorUnavailable(why),
+            Failure::ActorDied(actor, why) => Failed::ActorDied(*actor, why),
+            Failure::ActorNotMade(actor, payload) => Failed::ActorNotMade(*actor, payload.value(table)),
+            Failure::ActorUnavailable(actor, why) => Failed::ActorUnavailable(*actor, why),
             Failure::NoMoreValues => Failed::NoMoreValues,
             Failure::Infeasible(why) => Failed::Infeasible(why),
             Failure::Lost(why) => Failed::Lost(why),
@@ -220,9 +236,9 @@ pub(crate) fn outcome(came: &Came<'_>, borrows: &Borrows) -> Result<Outcome<Payl
             Failed::Raised(value) => Failure::Raised(read(value)?),
             Failed::Cancelled => Failure::Cancelled,
             Failed::WorkerDied(why) => Failure::WorkerDied((*why).into()),
-            Failed::ActorDied(why) => Failure::ActorDied((*why).into()),
-            Failed::ActorNotMade(value) => Failure::ActorNotMade(read(value)?),
-            Failed::ActorUnavailable(why) => Failure::ActorUnavailable((*why).into()),
+            Failed::ActorDied(actor, why) => Failure::ActorDied(*actor, (*why).into()),
+            Failed::ActorNotMade(actor, value) => Failure::ActorNotMade(*actor, read(value)?),
+            Failed::ActorUnavailable(actor, why) => Failure::ActorUnavailable(*actor, (*why).into()),
             Failed::NoMoreValues => Failure::NoMoreValues,
             Failed::Infeasible(why) => Failure::Infeasible((*why).into()),
             Failed::Lost(why) => Failure::Lost((*why).into()),

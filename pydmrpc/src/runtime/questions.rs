@@ -9,6 +9,7 @@
 //! | `"tasks"`, `"actors"`, `"objects"`, `"workers"`, `"names"` | lists |
 //! | `"totals"` | how much there is of everything |
 
+use super::calls::hex;
 use super::client::Client;
 use super::home::Home;
 use super::payload::Payload;
@@ -100,10 +101,6 @@ fn name(home: &Home, FunctionId(function): FunctionId) -> String {
     let name = home.definition(FunctionId(function | NAMES));
     let text = name.and_then(|name| name.bytes.split_first_chunk::<5>()).filter(|(head, _)| head[0] == TEXT);
     text.map_or_else(String::new, |(_, text)| String::from_utf8_lossy(text).into_owned())
-}
-
-fn hex(id: TaskId) -> String {
-    format!("{:08x}{:08x}", id.client.0, id.number)
 }
 
 fn pid(home: &Home, worker: Option<WorkerId>) -> Option<u32> {

@@ -98,6 +98,13 @@ impl Slot {
     pub(crate) fn unwatch(&self, waiter: &Arc<Waiter>) {
         self.waiters.lock().retain(|other| !Arc::ptr_eq(other, waiter));
     }
+
+    /// As [`unwatch`](Slot::unwatch), of an entry of a list.
+    pub(crate) fn forget(&self, list: &Arc<super::completions::List>, token: u64) {
+        self.waiters.lock().retain(
+            |other| !matches!(&other.kind, Kind::List(its, number) if Arc::ptr_eq(its, list) && *number == token),
+        );
+    }
 }
 
 impl Drop for Slot {

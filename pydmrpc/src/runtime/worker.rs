@@ -1,12 +1,13 @@
 //! What workers run.
 //!
 //! The main thread takes what came, calls it, and answers; it attaches to the interpreter once for all that is there. What is to
-//! run elsewhere (threads, an event loop) is given a [`Call`] by which it answers later.
+//! run elsewhere (threads, an event loop) is given a [`Call`] by which it answers later. The event loop of an actor runs on the
+//! main thread, and takes what came by [`Calls`] where others sleep.
 //!
 //! 1. Answers are on their way within a tick, and at once when there is nothing more to run.
 //! 2. Whatever a function raises, also in pickling what it returned, is an answer.
 
-use super::away::{Away, Run};
+use super::away::{Away, LOOP, Run};
 use super::client::{Client, To, set_running};
 use super::nearness::Pinned;
 use super::payload::Payload;
@@ -19,8 +20,9 @@ use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Answers are gathered for no longer than this.
@@ -51,22 +53,41 @@ struct Function {
     callable: Py<PyAny>,
     /// It answers later.
     deferred: bool,
-    /// How long it took the last time.
-    micros: u32,
-    /// How often in a row it took less than [`SHORT_MICROS`].
-    short_runs: u32,
+    timing: Arc<Timing>,
 }
 
-impl Function {
+/// How long a function takes. Whoever ran it says so, on whatever thread: nothing else is read on account of these.
+#[derive(Default)]
+struct Timing {
+    /// The last time.
+    micros: AtomicU32,
+    /// How often in a row it took less than [`SHORT_MICROS`].
+    short_runs: AtomicU32,
+}
+
+impl Timing {
+    /// It took so long; gives that in microseconds.
+    fn took(&self, time: Duration) -> u32 {
+        let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let short = if micros < SHORT_MICROS { self.short_runs.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
+        self.micros.store(micros, Ordering::Relaxed);
+        self.short_runs.store(short, Ordering::Relaxed);
+        micros
+    }
+
     /// Whether it does next to nothing, and so starts no threads or processes either.
     fn is_short(&self) -> bool {
-        self.short_runs >= SHORT_RUNS
+        self.short_runs.load(Ordering::Relaxed) >= SHORT_RUNS
+    }
+
+    fn is_long(&self) -> bool {
+        self.micros.load(Ordering::Relaxed) > LONG_MICROS
     }
 }
 
-struct Worker<'py> {
+struct Worker {
     client: Arc<Client>,
-    hooks: Bound<'py, PyAny>,
+    hooks: Py<PyAny>,
     functions: FxHashMap<FunctionId, Function>,
     /// Where the main thread sleeps. It stays there for what is known to be short; nothing else inherits it.
     pinned: Option<(u32, Pinned)>,
@@ -87,49 +108,128 @@ pub(crate) fn _work(py: Python<'_>, hooks: &Bound<'_, PyAny>) -> PyResult<()> {
     let client = running().ok_or_else(|| PyRuntimeError::new_err("this process is no worker"))?;
     // SAFETY: only asks which thread this is.
     MAIN.store(unsafe { libc::pthread_self() } as u64, Ordering::Relaxed);
+    let functions = FxHashMap::default();
     let mut worker =
-        Worker { client, hooks: hooks.clone(), functions: FxHashMap::default(), pinned: None, unflushed: None };
-    while let Some(run) = worker.next(py)? {
-        worker.run(py, &run);
+        Worker { client: client.clone(), hooks: hooks.clone().unbind(), functions, pinned: None, unflushed: None };
+    loop {
+        match worker.take(true)? {
+            Came::Run(run) => {
+                worker.run(py, &run);
+                if run.create && hooks.call_method0("has_loop")?.is_truthy()? {
+                    // From here on its turns are ours.
+                    let calls = Calls { worker: Mutex::new(worker) };
+                    hooks.call_method1("serve", (calls,))?;
+                    break;
+                }
+            }
+            Came::Nothing(waiter, near) => worker.sleep(py, &waiter, near, Instant::now() + SIGNAL_CHECK),
+            Came::Ready => {}
+            Came::End => break,
+        }
     }
-    worker.client.flush();
+    client.flush();
     Ok(())
 }
 
-impl Worker<'_> {
-    /// The next thing to run; `None` if the worker is to end.
-    fn next(&mut self, py: Python<'_>) -> PyResult<Option<Run>> {
-        let client = self.client.clone();
-        let away = away(&client)?;
+/// What a look at the inbox gives.
+enum Came {
+    Run(Box<Run>),
+    /// Who is told when there is something, and the processor to sleep on.
+    Nothing(Arc<Waiter>, Option<u32>),
+    /// What the event loop listens to is ready.
+    Ready,
+    /// The worker is to end.
+    End,
+}
+
+/// An actor's calls, as its event loop takes them: instead of sleeping in a set of descriptors of its own.
+#[pyclass(frozen, module = "pydmrpc._core")]
+pub(crate) struct Calls {
+    worker: Mutex<Worker>,
+}
+
+#[pymethods]
+impl Calls {
+    /// Also wakes from [`poll`](Self::poll) when this descriptor is readable.
+    fn listen(&self, descriptor: i32) -> PyResult<()> {
+        let worker = self.worker.lock();
+        // SAFETY: it belongs to the selector that calls us, which keeps it open; the set takes no ownership.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        Ok(worker.client.turns().add(descriptor, LOOP)?)
+    }
+
+    /// Hands over all calls that came, if need be after a sleep of so many seconds at most. Whether there were any; None if the
+    /// actor is to end.
+    #[pyo3(signature = (timeout))]
+    fn poll(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<bool>> {
+        // The event loop is one thread; whoever else comes has no business here.
+        let Some(mut worker) = self.worker.try_lock() else { return Ok(Some(false)) };
+        worker.poll(py, timeout)
+    }
+}
+
+impl Worker {
+    /// The next thing to run, if there is one.
+    fn take(&mut self, main: bool) -> PyResult<Came> {
+        let mut inbox = away(&self.client)?.inbox.lock();
+        if let Some(run) = inbox.runs.pop_front() {
+            inbox.running = main.then_some(run.task);
+            return Ok(Came::Run(Box::new(run)));
+        }
+        inbox.running = None;
+        if inbox.leaves {
+            return Ok(Came::End);
+        }
+        if std::mem::take(&mut inbox.loop_is_ready) {
+            return Ok(Came::Ready);
+        }
+        let waiter = Waiter::thread(1);
+        inbox.waiter = Some(waiter.clone());
+        Ok(Came::Nothing(waiter, inbox.near))
+    }
+
+    /// Sleeps until something came.
+    fn sleep(&mut self, py: Python<'_>, waiter: &Arc<Waiter>, near: Option<u32>, until: Instant) {
+        self.unflushed = None;
+        if self.pinned.as_ref().map(|(cpu, _)| *cpu) != near {
+            self.pinned = None;
+            self.pinned = near.and_then(|cpu| Some((cpu, Pinned::to(cpu)?)));
+        }
+        py.detach(|| {
+            self.client.flush();
+            self.client.turns().wait(&self.client, waiter, until);
+            // From now on we are busy: somebody has to see to what comes meanwhile.
+            self.client.turns().call_keeper();
+        });
+        // A signal that is late is for nobody.
+        if let Err(error) = py.check_signals() {
+            drop(error);
+        }
+    }
+
+    /// See [`Calls::poll`].
+    fn poll(&mut self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<bool>> {
+        let limit =
+            timeout.map_or(SIGNAL_CHECK, |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(SIGNAL_CHECK));
+        if limit.is_zero() {
+            // What was answered in this turn is sent, and what came is read, without a sleep.
+            self.client.flush();
+            self.client.look();
+        }
+        let mut any = false;
+        let mut may_sleep = !limit.is_zero();
         loop {
-            let (waiter, near) = {
-                let mut inbox = away.inbox.lock();
-                if let Some(run) = inbox.runs.pop_front() {
-                    inbox.running = Some(run.task);
-                    return Ok(Some(run));
+            match self.take(false)? {
+                Came::Run(run) => {
+                    self.run(py, &run);
+                    any = true;
                 }
-                inbox.running = None;
-                if inbox.leaves {
-                    return Ok(None);
+                Came::Nothing(waiter, near) if may_sleep && !any => {
+                    may_sleep = false;
+                    self.sleep(py, &waiter, near, Instant::now() + limit.min(SIGNAL_CHECK));
                 }
-                let waiter = Waiter::thread(1);
-                inbox.waiter = Some(waiter.clone());
-                (waiter, inbox.near)
-            };
-            self.unflushed = None;
-            if self.pinned.as_ref().map(|(cpu, _)| *cpu) != near {
-                self.pinned = None;
-                self.pinned = near.and_then(|cpu| Some((cpu, Pinned::to(cpu)?)));
-            }
-            py.detach(|| {
-                self.client.flush();
-                self.client.turns().wait(&self.client, &waiter, Instant::now() + SIGNAL_CHECK);
-                // From now on we are busy: somebody has to see to what comes meanwhile.
-                self.client.turns().call_keeper();
-            });
-            // A signal that is late is for nobody.
-            if let Err(error) = py.check_signals() {
-                drop(error);
+                Came::Nothing(..) | Came::Ready => return Ok(Some(any)),
+                Came::End => return Ok(any.then_some(true)),
             }
         }
     }
@@ -138,12 +238,12 @@ impl Worker<'_> {
         let given: Vec<Arc<Slot>> = run.given.iter().map(|&id| self.client.given(id)).collect();
         let (task, returns, function) = (run.task, run.returns, run.function);
         if self.unflushed.is_some_and(|since| since.elapsed() > GATHER)
-            || self.unflushed.is_some() && self.functions.get(&function).is_none_or(|known| known.micros > LONG_MICROS)
+            || self.unflushed.is_some() && self.functions.get(&function).is_none_or(|known| known.timing.is_long())
         {
             self.unflushed = None;
             self.client.flush();
         }
-        if self.pinned.is_some() && self.functions.get(&function).is_none_or(|known| !known.is_short()) {
+        if self.pinned.is_some() && self.functions.get(&function).is_none_or(|known| !known.timing.is_short()) {
             self.pinned = None;
         }
         let started = Instant::now();
@@ -151,12 +251,9 @@ impl Worker<'_> {
         let came = self.call(py, run, &given);
         set_running(outer);
         let Some(came) = came.transpose() else { return };
-        let micros = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
-        if let Some(known) = self.functions.get_mut(&function) {
-            known.micros = micros;
-            known.short_runs = if micros < SHORT_MICROS { known.short_runs.saturating_add(1) } else { 0 };
-        }
-        let answer = Answer::of(py, &self.hooks, came, returns);
+        let time = started.elapsed();
+        let micros = self.functions.get(&function).map_or(0, |known| known.timing.took(time));
+        let answer = Answer::of(py, self.hooks.bind(py), came, returns);
         answer.tell(&self.client, task, micros);
         self.unflushed.get_or_insert(started);
     }
@@ -165,13 +262,15 @@ impl Worker<'_> {
     fn call<'py>(&mut self, py: Python<'py>, run: &Run, given: &[Arc<Slot>]) -> PyResult<Option<Bound<'py, PyAny>>> {
         let function = self.function(py, run)?;
         let (callable, deferred) = (function.callable.bind(py).clone(), function.deferred);
+        let timing = function.timing.clone();
         let (args, kwargs) = packing::unpack_arguments(py, &run.payload, &run.values)?;
         if !deferred {
             return callable.call(args, kwargs.as_ref()).map(Some);
         }
         let call = Call {
             client: Native::new(self.client.clone()),
-            hooks: self.hooks.clone().unbind(),
+            hooks: self.hooks.clone_ref(py),
+            timing,
             task: run.task,
             returns: run.returns,
             started: Instant::now(),
@@ -188,9 +287,10 @@ impl Worker<'_> {
                 let definition = away(&self.client)?.inbox.lock().functions.get(&run.function).cloned();
                 let definition = definition.ok_or_else(|| PyRuntimeError::new_err("nobody said what is to be run"))?;
                 let definition = packing::unpack_value(py, &definition, crate::wait::Deadline::NEVER, true)?;
-                let resolved = self.hooks.call_method1("resolve", (definition, run.create, run.actor.is_some()))?;
+                let resolved =
+                    self.hooks.bind(py).call_method1("resolve", (definition, run.create, run.actor.is_some()))?;
                 let (callable, deferred): (Py<PyAny>, bool) = resolved.extract()?;
-                Ok(entry.insert(Function { callable, deferred, micros: 0, short_runs: 0 }))
+                Ok(entry.insert(Function { callable, deferred, timing: Arc::default() }))
             }
         }
     }
@@ -268,6 +368,7 @@ impl Answer {
 pub(crate) struct Call {
     client: Native<Arc<Client>>,
     hooks: Py<PyAny>,
+    timing: Arc<Timing>,
     task: TaskId,
     returns: u32,
     started: Instant,
@@ -352,7 +453,7 @@ impl Call {
 impl Call {
     fn answer(&self, py: Python<'_>, came: PyResult<Bound<'_, PyAny>>, more: bool) {
         let Some(given) = self.given.lock().take() else { return };
-        let micros = u32::try_from(self.started.elapsed().as_micros()).unwrap_or(u32::MAX);
+        let micros = self.timing.took(self.started.elapsed());
         Answer::of(py, self.hooks.bind(py), came, self.returns).tell(&self.client, self.task, micros);
         if more {
             self.client.turns().begin_ticks();
