@@ -3,13 +3,12 @@
 use crate::client::{MIX, Mix, Passing, Users};
 use crate::graph::Graph;
 use crate::grpc;
-use crate::launch::{Network, Transport};
+use crate::launch::{Network, Outside, Transport};
 use crate::main_net;
 use crate::net::Net;
 use anyhow::Context as _;
 use dmrpc_turns::{Load, Order, Turn};
 use serde::Deserialize;
-use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
@@ -26,7 +25,7 @@ struct Case {
 /// A network that is up, and what its last turn was about.
 struct Up {
     _network: Network,
-    users: Option<(usize, Users)>,
+    users: Option<(Case, Users)>,
     net: Arc<Net>,
     services: Net,
     store: Option<dmrpc_objstore::Store>,
@@ -34,21 +33,21 @@ struct Up {
 }
 
 /// Takes turns until standard input ends.
-pub(crate) fn take_turns(pool_bytes: u64, graph_file: Option<&Path>) -> anyhow::Result<()> {
+pub(crate) fn take_turns(pool_bytes: u64, outside: &Outside) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let graph = Arc::new(Graph::open(graph_file)?);
+    let graph = Arc::new(Graph::open(outside.graph.as_deref())?);
     let mut ups: Vec<Up> = Vec::new();
     dmrpc_turns::take(|Order::<Case> { way, case, time }| {
         if !ups.iter().any(|up| up.way == way) {
-            ups.push(start(&runtime, &way, pool_bytes, graph_file)?);
+            ups.push(start(&runtime, &way, pool_bytes, outside)?);
         }
         let up = ups.iter_mut().find(|up| up.way == way).context("it was started above")?;
         let mix = case.mix.map_or(MIX, |(compose, read_user)| Mix { compose, read_user });
-        if up.users.as_ref().is_none_or(|(size, _)| *size != case.size) {
+        if up.users.as_ref().is_none_or(|(of, _)| (of.size, of.mix) != (case.size, case.mix)) {
             let passing = if way == "ref" { Passing::Reference } else { Passing::Value };
             let users = Users::new(Arc::clone(&up.net), up.store.clone(), Arc::clone(&graph), passing, mix, case.size);
             runtime.block_on(users.begin(&up.services))?;
-            up.users = Some((case.size, users));
+            up.users = Some((case, users));
         }
         let (_, users) = up.users.as_ref().context("they were made above")?;
         let users = users.clone();
@@ -64,13 +63,13 @@ pub(crate) fn take_turns(pool_bytes: u64, graph_file: Option<&Path>) -> anyhow::
     })
 }
 
-fn start(runtime: &Runtime, way: &str, pool_bytes: u64, graph: Option<&Path>) -> anyhow::Result<Up> {
+fn start(runtime: &Runtime, way: &str, pool_bytes: u64, outside: &Outside) -> anyhow::Result<Up> {
     let transport = match way {
         "value" | "ref" => Transport::Actors,
         "grpc" => Transport::Grpc,
         other => anyhow::bail!("there is no way {other}"),
     };
-    let network = Network::start(transport, pool_bytes, graph)?;
+    let network = Network::start(transport, pool_bytes, outside)?;
     let (net, services, store) = runtime.block_on(async {
         if transport == Transport::Grpc {
             let clients = grpc::connect_all(&network.services).await?;

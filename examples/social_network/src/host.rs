@@ -52,6 +52,8 @@ pub(crate) enum Part {
 pub(crate) struct Setup {
     /// A folder for its database.
     pub(crate) folder: PathBuf,
+    /// The server that keeps its database instead.
+    pub(crate) database: Option<String>,
     /// Edges of the social graph; the services make the same of them.
     pub(crate) graph: Option<PathBuf>,
 }
@@ -82,9 +84,13 @@ pub(crate) fn play(part: &str) -> anyhow::Result<()> {
             Ok(())
         }
         Part::Service { role, setup, wire } => {
-            let service = Arc::new(Service::new(role, &setup)?);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(serve(role, service, wire, stop))
+            runtime.block_on(async {
+                let service = Arc::new(Service::open(role, &setup).await?);
+                let served = serve(role, Arc::clone(&service), wire, stop).await;
+                service.close().await;
+                served
+            })
         }
     }
 }

@@ -15,6 +15,15 @@ pub(crate) enum Transport {
     Grpc,
 }
 
+/// What of a network is not its own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outside {
+    /// Friendships, instead of those that are made.
+    pub(crate) graph: Option<PathBuf>,
+    /// The server that keeps its data, instead of the services themselves.
+    pub(crate) database: Option<String>,
+}
+
 /// The network, as long as it runs.
 pub(crate) struct Network {
     /// Where the memory node is, if there is one.
@@ -29,7 +38,7 @@ pub(crate) struct Network {
 
 impl Network {
     /// Starts everything.
-    pub(crate) fn start(transport: Transport, pool_bytes: u64, graph: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn start(transport: Transport, pool_bytes: u64, outside: &Outside) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("social-").tempdir()?;
         let address = |name: &str| format!("unix://{}", folder.path().join(format!("{name}.sock")).display());
         let node = match transport {
@@ -49,7 +58,8 @@ impl Network {
                 (Transport::Grpc, _) => Wire::Grpc { others },
                 (Transport::Actors, None) => unreachable!("it was started above"),
             };
-            let setup = Setup { folder: own_folder(folder.path(), role)?, graph: graph.map(Path::to_owned) };
+            let Outside { graph, database } = outside.clone();
+            let setup = Setup { folder: own_folder(folder.path(), role)?, database, graph };
             let process = start(&Part::Service { role, setup, wire })?;
             services.insert(role, process.url().to_owned());
             processes.push(process);

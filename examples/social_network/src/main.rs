@@ -25,7 +25,7 @@ mod services;
 
 use crate::client::{MIX, Mix, PAGE_POSTS, Passing, Users};
 use crate::graph::Graph;
-use crate::launch::{Network, Transport};
+use crate::launch::{Network, Outside, Transport};
 use crate::net::Net;
 use anyhow::ensure;
 use clap::Parser;
@@ -69,6 +69,10 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     graph: Option<PathBuf>,
 
+    /// A Redis server for the services' data, such as redis://127.0.0.1/, instead of databases of their own; needs the feature redis
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+
     /// Take turns in a comparison: orders on standard input, answers on standard output.
     #[cfg(feature = "compare")]
     #[arg(long, hide = true)]
@@ -87,11 +91,12 @@ fn main() -> anyhow::Result<()> {
     if let Some(part) = &options.part {
         return host::play(part);
     }
+    let outside = Outside { graph: options.graph.clone(), database: options.database.clone() };
     #[cfg(feature = "compare")]
     if options.turns {
-        return compare::take_turns(POOL_BYTES, options.graph.as_deref());
+        return compare::take_turns(POOL_BYTES, &outside);
     }
-    show(&options)
+    show(&options, &outside)
 }
 
 /// The services that users and tests talk to, and the store.
@@ -100,12 +105,12 @@ async fn main_net(network: &Network) -> anyhow::Result<(Net, Store)> {
     Ok((Net::Actors(host::find_all(&system, &network.services).await?), store))
 }
 
-fn show(options: &Options) -> anyhow::Result<()> {
+fn show(options: &Options, outside: &Outside) -> anyhow::Result<()> {
     let [compose, read_user] = options.mix[..] else { anyhow::bail!("--mix: two numbers, such as 10,30") };
     ensure!(compose.saturating_add(read_user) <= 100, "--mix: more than a hundred of a hundred");
     let mix = Mix { compose, read_user };
-    let graph = Arc::new(Graph::open(options.graph.as_deref())?);
-    let network = Network::start(Transport::Actors, POOL_BYTES, options.graph.as_deref())?;
+    let graph = Arc::new(Graph::open(outside.graph.as_deref())?);
+    let network = Network::start(Transport::Actors, POOL_BYTES, outside)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let load = match options.rate {
         Some(rate) => Load::PerSecond(rate),

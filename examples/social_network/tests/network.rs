@@ -41,3 +41,67 @@ fn a_graph_that_is_none_is_an_error() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("nobody"));
 }
+
+/// A Redis server of the test's own, at a socket in a folder.
+#[cfg(feature = "redis")]
+struct Redis {
+    folder: tempfile::TempDir,
+    child: std::process::Child,
+}
+
+#[cfg(feature = "redis")]
+impl Redis {
+    /// None if there is no such program here.
+    fn start() -> Option<Self> {
+        use std::io::{BufRead as _, BufReader};
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("redis.sock");
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", "", "--unixsocket"]).arg(socket).current_dir(folder.path());
+        let mut child = match command.stdout(std::process::Stdio::piped()).spawn() {
+            Ok(child) => child,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) => panic!("{error}"),
+        };
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("ready to accept connections")), "redis-server does not start");
+        // What else it says is for nobody.
+        std::thread::spawn(move || lines.for_each(drop));
+        Some(Self { folder, child })
+    }
+
+    fn url(&self) -> String {
+        format!("redis+unix://{}", self.folder.path().join("redis.sock").display())
+    }
+}
+
+#[cfg(feature = "redis")]
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // A panic here would hide why the test failed.
+        let _ended = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn data_at_a_redis_server() {
+    let Some(server) = Redis::start() else {
+        eprintln!("skipped: no redis-server here (Debian: apt-get install redis-server)");
+        return;
+    };
+    check(&["--database", &server.url()]);
+    // Its tables are gone with the network.
+    let client = redis::Client::open(server.url()).unwrap();
+    let left: u64 = redis::cmd("DBSIZE").query(&mut client.get_connection().unwrap()).unwrap();
+    assert_eq!(left, 0);
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_server_that_is_not_there_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(&["--database", "redis://127.0.0.1:1/"], folder.path());
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("can't be reached"));
+}

@@ -6,7 +6,7 @@
 //! | `compose_post.rs`, `post_storage.rs` | making it, and keeping it |
 //! | `user_timeline.rs`, `home_timeline.rs`, `social_graph.rs` | who sees it where |
 //! | `front_end.rs` | what users talk to |
-//! | `database.rs` | the embedded database of those that have one |
+//! | `database.rs` | the database of those that have one |
 
 mod compose_post;
 mod database;
@@ -43,33 +43,46 @@ pub(crate) enum Service {
 }
 
 impl Service {
-    pub(crate) fn new(role: Role, setup: &Setup) -> anyhow::Result<Self> {
+    pub(crate) async fn open(role: Role, setup: &Setup) -> anyhow::Result<Self> {
         Ok(match role {
             Role::UniqueId => Self::UniqueId(unique_id::UniqueId::default()),
-            Role::UrlShorten => Self::UrlShorten(url_shorten::UrlShorten::open(setup)?),
+            Role::UrlShorten => Self::UrlShorten(url_shorten::UrlShorten::open(setup).await?),
             Role::UserMention => Self::UserMention(user_mention::UserMention::open(setup)?),
             Role::Text => Self::Text(text::Text),
             Role::Media => Self::Media(media::Admission),
-            Role::User => Self::User(user::Users::open(setup)?),
-            Role::SocialGraph => Self::SocialGraph(social_graph::SocialGraph::open(setup)?),
-            Role::PostStorage => Self::PostStorage(post_storage::PostStorage::open(setup)?),
-            Role::UserTimeline => Self::UserTimeline(user_timeline::UserTimelines::open(setup)?),
+            Role::User => Self::User(user::Users::open(setup).await?),
+            Role::SocialGraph => Self::SocialGraph(social_graph::SocialGraph::open(setup).await?),
+            Role::PostStorage => Self::PostStorage(post_storage::PostStorage::open(setup).await?),
+            Role::UserTimeline => Self::UserTimeline(user_timeline::UserTimelines::open(setup).await?),
             Role::HomeTimeline => Self::HomeTimeline(home_timeline::HomeTimelines::default()),
             Role::ComposePost => Self::ComposePost(compose_post::ComposePost),
             Role::FrontEnd => Self::FrontEnd(front_end::FrontEnd),
         })
     }
 
+    /// Takes away what would be left at a server.
+    pub(crate) async fn close(&self) {
+        let database = match self {
+            Self::UrlShorten(service) => service.database(),
+            Self::User(service) => service.database(),
+            Self::SocialGraph(service) => service.database(),
+            Self::PostStorage(service) => service.database(),
+            Self::UserTimeline(service) => service.database(),
+            _ => return,
+        };
+        database.remove().await;
+    }
+
     pub(crate) async fn answer(&self, call: Call, net: &Net) -> Result<Answer, Failure> {
         match self {
             Self::UniqueId(service) => service.answer(&call),
-            Self::UrlShorten(service) => service.answer(call),
+            Self::UrlShorten(service) => service.answer(call).await,
             Self::UserMention(service) => service.answer(call),
             Self::Text(service) => service.answer(call, net).await,
             Self::Media(service) => service.answer(call),
-            Self::User(service) => service.answer(&call),
-            Self::SocialGraph(service) => service.answer(&call),
-            Self::PostStorage(service) => service.answer(call),
+            Self::User(service) => service.answer(&call).await,
+            Self::SocialGraph(service) => service.answer(&call).await,
+            Self::PostStorage(service) => service.answer(call).await,
             Self::UserTimeline(service) => service.answer(call, net).await,
             Self::HomeTimeline(service) => service.answer(call, net).await,
             Self::ComposePost(service) => service.answer(call, net).await,

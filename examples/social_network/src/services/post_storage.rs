@@ -19,15 +19,19 @@ pub(crate) struct PostStorage {
 }
 
 impl PostStorage {
-    pub(crate) fn open(setup: &Setup) -> anyhow::Result<Self> {
-        Ok(Self { posts: Database::create(setup, "posts")?, media: Mutex::default() })
+    pub(crate) async fn open(setup: &Setup) -> anyhow::Result<Self> {
+        Ok(Self { posts: Database::create(setup, "posts").await?, media: Mutex::default() })
     }
 
-    pub(crate) fn answer(&self, call: Call) -> Result<Answer, Failure> {
+    pub(crate) fn database(&self) -> &Database {
+        &self.posts
+    }
+
+    pub(crate) async fn answer(&self, call: Call) -> Result<Answer, Failure> {
         match call {
             Call::StorePost { mut post } => {
                 let media = std::mem::take(&mut post.media);
-                self.posts.put_all(&[(post.id, &post)])?;
+                self.posts.put_all(&[(post.id, &post)]).await?;
                 let mut kept = self.kept();
                 kept.insert(post.id, media);
                 let oldest = if kept.len() > MAX_POSTS { kept.pop_first() } else { None };
@@ -37,14 +41,13 @@ impl PostStorage {
                 Ok(Answer::Done)
             }
             Call::Posts { ids } => {
-                let mut found = Vec::with_capacity(ids.len());
-                for id in ids {
-                    let Some(media) = self.kept().get(&id).cloned() else { continue };
-                    if let Some(post) = self.posts.get::<_, Post>(&id)? {
-                        found.push(Post { media, ..post });
-                    }
-                }
-                Ok(Answer::Posts(found))
+                let (ids, media): (Vec<u64>, Vec<Vec<Media>>) = {
+                    let kept = self.kept();
+                    ids.into_iter().filter_map(|id| Some((id, kept.get(&id)?.clone()))).unzip()
+                };
+                let posts = self.posts.get_all::<_, Post>(&ids).await?;
+                let there = posts.into_iter().zip(media).filter_map(|(post, media)| Some(Post { media, ..post? }));
+                Ok(Answer::Posts(there.collect()))
             }
             Call::Reset => {
                 let all = std::mem::take(&mut *self.kept());

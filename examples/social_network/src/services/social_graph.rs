@@ -11,17 +11,23 @@ pub(crate) struct SocialGraph {
 }
 
 impl SocialGraph {
-    pub(crate) fn open(setup: &Setup) -> anyhow::Result<Self> {
-        let followers = Database::create(setup, "followers")?;
+    pub(crate) async fn open(setup: &Setup) -> anyhow::Result<Self> {
+        let followers = Database::create(setup, "followers").await?;
         let graph = Graph::open(setup.graph.as_deref())?;
         let records: Vec<_> = graph.users().map(|user| (user, graph.friends(user))).collect();
-        followers.put_all(&records)?;
+        followers.put_all(&records).await?;
         Ok(Self { followers })
     }
 
-    pub(crate) fn answer(&self, call: &Call) -> Result<Answer, Failure> {
+    pub(crate) fn database(&self) -> &Database {
+        &self.followers
+    }
+
+    pub(crate) async fn answer(&self, call: &Call) -> Result<Answer, Failure> {
         match call {
-            Call::Followers { user } => self.followers.get(user)?.map(Answer::Users).ok_or(Failure::UnknownUser(*user)),
+            Call::Followers { user } => {
+                self.followers.get(user).await?.map(Answer::Users).ok_or(Failure::UnknownUser(*user))
+            }
             Call::Reset => Ok(Answer::Done),
             _ => Err(Failure::NotMine { role: Role::SocialGraph }),
         }

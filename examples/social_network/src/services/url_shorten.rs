@@ -12,17 +12,21 @@ pub(crate) struct UrlShorten {
 }
 
 impl UrlShorten {
-    pub(crate) fn open(setup: &Setup) -> anyhow::Result<Self> {
-        Ok(Self { names: Database::create(setup, "urls")?, random: RandomState::new() })
+    pub(crate) async fn open(setup: &Setup) -> anyhow::Result<Self> {
+        Ok(Self { names: Database::create(setup, "urls").await?, random: RandomState::new() })
     }
 
-    pub(crate) fn answer(&self, call: Call) -> Result<Answer, Failure> {
+    pub(crate) fn database(&self) -> &Database {
+        &self.names
+    }
+
+    pub(crate) async fn answer(&self, call: Call) -> Result<Answer, Failure> {
         match call {
             Call::Shorten { urls } => {
                 let urls: Vec<Url> = urls.into_iter().map(|long| Url { short: self.short(&long), long }).collect();
                 if !urls.is_empty() {
                     let records: Vec<_> = urls.iter().map(|url| (&url.short, &url.long)).collect();
-                    self.names.put_all(&records)?;
+                    self.names.put_all(&records).await?;
                 }
                 Ok(Answer::Urls(urls))
             }

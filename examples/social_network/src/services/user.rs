@@ -16,16 +16,20 @@ pub(crate) fn name_of(user: UserId) -> String {
 }
 
 impl Users {
-    pub(crate) fn open(setup: &Setup) -> anyhow::Result<Self> {
-        let names = Database::create(setup, "users")?;
+    pub(crate) async fn open(setup: &Setup) -> anyhow::Result<Self> {
+        let names = Database::create(setup, "users").await?;
         let records: Vec<_> = Graph::open(setup.graph.as_deref())?.users().map(|user| (user, name_of(user))).collect();
-        names.put_all(&records)?;
+        names.put_all(&records).await?;
         Ok(Self { names })
     }
 
-    pub(crate) fn answer(&self, call: &Call) -> Result<Answer, Failure> {
+    pub(crate) fn database(&self) -> &Database {
+        &self.names
+    }
+
+    pub(crate) async fn answer(&self, call: &Call) -> Result<Answer, Failure> {
         match call {
-            Call::Name { user } => self.names.get(user)?.map(Answer::Name).ok_or(Failure::UnknownUser(*user)),
+            Call::Name { user } => self.names.get(user).await?.map(Answer::Name).ok_or(Failure::UnknownUser(*user)),
             Call::Reset => Ok(Answer::Done),
             _ => Err(Failure::NotMine { role: Role::User }),
         }

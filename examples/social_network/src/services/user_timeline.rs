@@ -7,7 +7,7 @@ use super::post_storage::MAX_POSTS;
 use crate::call::{Answer, Call, Failure, Role};
 use crate::host::Setup;
 use crate::net::Net;
-use std::sync::{Mutex, PoisonError};
+use tokio::sync::Mutex;
 
 /// Keeps what users have posted.
 pub(crate) struct UserTimelines {
@@ -17,22 +17,26 @@ pub(crate) struct UserTimelines {
 }
 
 impl UserTimelines {
-    pub(crate) fn open(setup: &Setup) -> anyhow::Result<Self> {
-        Ok(Self { timelines: Database::create(setup, "timelines")?, changing: Mutex::default() })
+    pub(crate) async fn open(setup: &Setup) -> anyhow::Result<Self> {
+        Ok(Self { timelines: Database::create(setup, "timelines").await?, changing: Mutex::default() })
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.timelines
     }
 
     pub(crate) async fn answer(&self, call: Call, net: &Net) -> Result<Answer, Failure> {
         match call {
             Call::Append { user, post } => {
-                let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut posts: Vec<u64> = self.timelines.get(&user)?.unwrap_or_default();
+                let _changing = self.changing.lock().await;
+                let mut posts: Vec<u64> = self.timelines.get(&user).await?.unwrap_or_default();
                 posts.insert(0, post);
                 posts.truncate(MAX_POSTS);
-                self.timelines.put_all(&[(user, posts)])?;
+                self.timelines.put_all(&[(user, posts)]).await?;
                 Ok(Answer::Done)
             }
             Call::ReadUser { user, count } => {
-                let mut ids: Vec<u64> = self.timelines.get(&user)?.unwrap_or_default();
+                let mut ids: Vec<u64> = self.timelines.get(&user).await?.unwrap_or_default();
                 ids.truncate(count as usize);
                 net.call(Role::PostStorage, Call::Posts { ids }).await
             }
