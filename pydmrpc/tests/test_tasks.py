@@ -175,3 +175,11 @@ def test_somebody_reads_after_several_threads_have_waited(runtime, tmp_path):
         toucher = Toucher.remote()
         toucher.touch.remote(path)
         until(path.exists, "a new actor's call runs although nobody waits for it")
+
+
+def test_workers_compute_with_one_thread(runtime):
+    @pydmrpc.remote
+    def threads():
+        return os.environ["OMP_NUM_THREADS"]
+
+    assert pydmrpc.get(threads.remote(), timeout=PATIENCE) == os.environ.get("OMP_NUM_THREADS", "1")

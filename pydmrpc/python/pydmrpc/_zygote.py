@@ -32,6 +32,8 @@ def main() -> None:
         return
     settings: dict[str, Any] = pickle.loads(first[1:])
     sys.path[:] = settings["path"]
+    # As Ray has it: there are as many workers as processors, and none is to compute with the threads of all of them.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # What every worker needs is loaded once, here.
     import cloudpickle  # noqa: F401
 
