@@ -46,8 +46,11 @@ compare: $(COMPARE_VENV)/ready ## Side by side with Ray, Spark and gRPC; QUICK=1
 	$(COMPARE_VENV)/bin/python compare/run.py $(if $(QUICK),--quick) $(COMPARE_ARGS)
 	$(COMPARE_VENV)/bin/python compare/report.py
 
-# The programs that are compared.
-COMPARED := -p dmrpc-compare -p img-transcode -p offload -p social-network --features img-transcode/compare,social-network/compare
+# The programs that are compared, and what some of them have for that alone.
+COMPARE_FEATURES := --features img-transcode/compare,social-network/compare,social-network/redis
+COMPARED := -p dmrpc-compare -p img-transcode -p offload -p social-network $(COMPARE_FEATURES)
+# All that there is in Rust.
+EVERYTHING := --workspace $(COMPARE_FEATURES)
 
 # Ray in an environment of its own, beside which the Python package is compared.
 RAY_VENV := .venv-ray
@@ -75,16 +78,16 @@ python: $(VENV)/ready ## The Python package, built and installed into .venv
 # --- Tests --------------------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: test-rust test-loom test-fuzz test-python test-rdma test-dpdk ## Every test
+test: test-rust test-loom test-fuzz test-python compare-smoke test-rdma test-dpdk ## Every test
 
 .PHONY: test-rust
 test-rust: $(VENV)/ready ## Unit, property, simulation, conformance and process tests, and the examples in the documentation
 	@if cargo nextest --version >/dev/null 2>&1; then \
-		set -x; tests/with-huge-pages 40 cargo nextest run --locked --workspace; \
+		set -x; tests/with-huge-pages 40 cargo nextest run --locked $(EVERYTHING); \
 	else \
-		set -x; tests/with-huge-pages 40 cargo test --locked --workspace --lib --bins --tests; \
+		set -x; tests/with-huge-pages 40 cargo test --locked $(EVERYTHING) --lib --bins --tests; \
 	fi
-	cargo test --locked --workspace --doc
+	cargo test --locked $(EVERYTHING) --doc
 
 .PHONY: test-loom
 test-loom: ## Every interleaving of rings and doorbell
@@ -113,9 +116,9 @@ test-dpdk: ## What needs DPDK, over its drivers that need no card
 .PHONY: compare-smoke
 compare-smoke: python ## One short turn of every comparison that needs no other system: answers, not times
 	python -m pip install --quiet -r requirements/compare.txt
-	cargo build --locked $(COMPARED)
-	@mkdir -p out/compare
-	python compare/run.py --smoke --systems dmrpc,pydmrpc,grpc --binaries target/debug --json out/compare/results.json
+	@# With the tests, since what they have built need not be built again then.
+	cargo build --locked $(EVERYTHING) --bins --tests
+	python compare/run.py --smoke --systems dmrpc,pydmrpc,grpc,memcpy,socket,flight,iperf3 --binaries target/debug --json out/compare/results.json
 	python compare/report.py out/compare/results.json
 
 .PHONY: fuzz
@@ -142,11 +145,11 @@ format:
 .PHONY: clippy
 # PyO3 asks the interpreter what it is, which is that of .venv.
 clippy: $(VENV)/ready
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked $(EVERYTHING) --all-targets -- -D warnings
 
 .PHONY: docs
 docs: $(VENV)/ready
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(EVERYTHING) --no-deps --document-private-items
 
 # The database of advisories is fetched anew where it can be reached; elsewhere the rest is checked all the same.
 .PHONY: deny

@@ -46,11 +46,12 @@ def versions(root):
     lock = (root / "Cargo.lock").read_text()
     tonic = re.search(r'name = "tonic"\nversion = "(.*)"', lock)
     found = {
-        "rustc": first_line("rustc", "--version"),
+        "rustc": (first_line("rustc", "--version") or "").removeprefix("rustc ").split(" (")[0],
         "python": platform.python_version(),
         "ray": package("ray"),
         "pyspark": package("pyspark"),
-        "java": first_line("java", "-version"),
+        "pyarrow": package("pyarrow"),
+        "java": next(iter(re.findall(r'"(.+?)"', first_line("java", "-version") or "")), None),
         "tonic": tonic and tonic[1],
         "numpy": package("numpy"),
     }

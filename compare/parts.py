@@ -4,10 +4,10 @@ import dataclasses
 import pathlib
 import sys
 
+from tables import GIB, KIB, MIB, size_text
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARIES = ROOT / "target" / "release"
-
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,8 @@ class System:
     ours: bool = False
     # What it needs beside this tree, for those who don't have it.
     needs: str = ""
+    # Which cases it has; all if nothing is said.
+    does: object = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,15 +69,12 @@ class Part:
     systems: tuple
     cases: tuple
     targets: tuple = ()
-    # How throughput is told.
-    unit: str = "/s"
-
-
-def size_text(size):
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if size >= unit and size % unit == 0:
-            return f"{size // unit} {name}"
-    return f"{size} B"
+    # Programs are started anew for every turn, so that nothing is warm.
+    cold: bool = False
+    # The report has a table of percentiles, too.
+    percentiles: bool = False
+    # How far ahead the best of ours is of the best peer says something: they do the same.
+    alike: bool = True
 
 
 def rust(*arguments):
@@ -198,6 +197,75 @@ def create_ref(effort):
     )
 
 
+def first_put(effort):
+    sizes = {"smoke": [64 * KIB], "quick": [MIB, 64 * MIB], "full": [32 * KIB, MIB, 16 * MIB, 64 * MIB, 256 * MIB, GIB]}[effort]
+    cases = tuple(Case(f"first put of {size_text(size)}", {"size": size, "first": True}, "latency", size) for size in sizes)
+    return Part(
+        "first-put",
+        "Cold stores: the first put",
+        "The first object of a store that was just started, in a program that was just started: memory is touched for the first time. Every "
+        "figure above is of stores that are warm.",
+        tuple(dataclasses.replace(system, title=system.title.replace(": put", "")) for system in create_ref(effort).systems if system.way == "bytes"),
+        cases,
+        cold=True,
+    )
+
+
+def transfer(effort):
+    sizes = {
+        "smoke": [64 * KIB],
+        "quick": [4 * KIB, 64 * KIB, MIB, 64 * MIB],
+        "full": [64, 4 * KIB, 64 * KIB, MIB, 16 * MIB, 64 * MIB, 256 * MIB, GIB],
+    }[effort]
+    cases = []
+    for direction in ("read", "write"):
+        for size in sizes:
+            # What is smaller has no pages: it travels in the reference.
+            if direction == "write" and size < 4 * KIB:
+                continue
+            for lanes in {"smoke": [1], "quick": [1, 8], "full": [1, 2, 8, 32]}[effort]:
+                if lanes > 1 and size > MIB:
+                    continue
+                order = {"size": size, "direction": direction, "load": flight(lanes)}
+                title = f"{direction} {size_text(size)}, " + ("one at a time" if lanes == 1 else f"{lanes} at a time")
+                cases.append(Case(title, order, "bandwidth", size))
+    large = lambda direction, least: lambda case: (
+        case.order["direction"] == direction and case.size >= least and case.order["load"]["in_flight"] == 1
+    )
+    program = rust("transfer")
+    return Part(
+        "transfer",
+        "Bytes read and written",
+        "Parts of an object are read, and bytes become an object; ours over TCP has them at the memory node before the next begins. The socket has "
+        "questions of nine bytes and nothing else; iperf3 sends without being asked. What the other fabrics reach is in docs/fabrics.md, beside "
+        "their bare devices, and RDMA beside perftest in docs/rdma.md.",
+        (
+            System("dmrpc", "ours, shared memory", program, "memory", True),
+            System("memcpy", "memcpy in one process", program, "memcpy"),
+            System("dmrpc-tcp", "ours, TCP", program, "tcp", True),
+            System("socket", "bare TCP socket", program, "socket"),
+            System("flight", "Arrow Flight", python("flight.py"), "table", False, "the Python package pyarrow"),
+            System(
+                "iperf3",
+                "iperf3",
+                python("iperf3.py"),
+                "stream",
+                False,
+                "iperf3 (Debian: apt-get install iperf3)",
+                lambda case: case.size >= MIB and case.order["load"]["in_flight"] == 1,
+            ),
+        ),
+        tuple(cases),
+        (
+            Target("put, same host, from 64 KiB, against memcpy", "dmrpc", ("memcpy",), 0.9, large("write", 64 * KIB)),
+            Target("TCP read, from 1 MiB, against iperf3", "dmrpc-tcp", ("iperf3",), 0.9, large("read", MIB)),
+            Target("TCP write, from 1 MiB, against iperf3", "dmrpc-tcp", ("iperf3",), 0.9, large("write", MIB)),
+        ),
+        percentiles=True,
+        alike=False,
+    )
+
+
 def translate(effort):
     counts = {"smoke": [1, 1000], "quick": [1, 1000, 100_000], "full": [1, 10, 100, 1000, 10_000, 100_000, 1_000_000]}[effort]
     cases = [Case(f"{count} extents", {"extents": count}, "latency", count) for count in counts]
@@ -214,8 +282,9 @@ def translate(effort):
     )
 
 
-def at_rates(cases, sizes, shares, order):
+def at_rates(sizes, shares, order):
     """For each size: throughput, latency at half the rate that gRPC reaches, and points of a curve."""
+    cases = []
     for size in sizes:
         text = size_text(size)
         cases.append(Case(f"{text}, 8 at a time", order(size) | {"load": flight(8)}, "throughput", size))
@@ -244,7 +313,7 @@ def ahead_of_grpc(ours):
 
 def service(effort):
     sizes = {"smoke": [64 * KIB], "quick": [4 * KIB, 64 * KIB, 256 * KIB, MIB], "full": [4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB]}[effort]
-    shares = {"smoke": [0.5], "quick": [0.3, 0.8], "full": [0.2, 0.4, 0.6, 0.8, 0.9]}[effort]
+    shares = {"smoke": [0.5], "quick": [0.2, 0.5, 0.8], "full": [0.2, 0.4, 0.6, 0.8, 0.9]}[effort]
     program = (str(BINARIES / "img-transcode"), "--turns", "--pool", "1GiB")
     return Part(
         "service",
@@ -256,27 +325,35 @@ def service(effort):
             System("grpc", "gRPC (tonic)", program, "grpc"),
             *on_ray("service.py", [("ray-actors", "Ray actors", "ref"), ("ray-actors-value", "Ray actors, by value", "value")]),
         ),
-        at_rates([], sizes, shares, lambda size: {"size": size}),
+        at_rates(sizes, shares, lambda size: {"size": size}),
         ahead_of_grpc("dmrpc"),
+        percentiles=True,
     )
 
 
-def social(effort):
+# Of a hundred requests of the social network: posts, readings of user timelines; the rest are of home timelines.
+MIXES = {"deathstarbench": (10, 30), "paper": (10, 60)}
+
+
+def social(effort, mix="deathstarbench", database=None):
+    compose, read_user = MIXES[mix]
     sizes = {"smoke": [16 * KIB], "quick": [4 * KIB, 64 * KIB, 256 * KIB], "full": [4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB]}[effort]
-    shares = {"smoke": [0.5], "quick": [0.3, 0.8], "full": [0.2, 0.4, 0.6, 0.8, 0.9]}[effort]
-    program = (str(BINARIES / "social-network"), "--turns")
+    shares = {"smoke": [0.5], "quick": [0.2, 0.5, 0.8], "full": [0.2, 0.4, 0.6, 0.8, 0.9]}[effort]
+    program = (str(BINARIES / "social-network"), "--turns", *(("--database", database) if database else ()))
     return Part(
         "social",
         "Social network",
-        "Twelve services, a process each. Of 100 requests 10 write a post with a picture of this size, 30 read a user timeline and 60 a home "
-        "timeline, up to ten posts with their pictures; readers read every byte.",
+        f"Twelve services, a process each, their data in {'Redis' if database else 'redb'}. Of 100 requests {compose} write a post with a picture of this "
+        f"size, {read_user} read a user timeline and {100 - compose - read_user} a home timeline, up to ten posts with their pictures; readers read every "
+        "byte.",
         (
             System("dmrpc", "ours, by reference", program, "ref", True),
             System("dmrpc-value", "ours, by value", program, "value", True),
             System("grpc", "gRPC (tonic)", program, "grpc"),
         ),
-        at_rates([], sizes, shares, lambda size: {"size": size}),
+        at_rates(sizes, shares, lambda size: {"size": size, "mix": [compose, read_user]}),
         ahead_of_grpc("dmrpc"),
+        percentiles=True,
     )
 
 
@@ -307,14 +384,27 @@ def everyday(effort):
     return Part(
         "everyday",
         "Everyday Python programs",
-        "The programs of examples/, the same on both systems: how long a run takes. Much of it is the program's own work.",
-        tuple(on_ray("everyday.py", [("ray-actors", "Ray", "any")])),
+        "The programs of examples/, the same on Ray and ours, and on Spark where they are natural there: how long a run takes. Much of it is "
+        "the program's own work.",
+        (
+            *on_ray("everyday.py", [("ray-actors", "Ray", "any")]),
+            System(
+                "spark",
+                "Spark",
+                python("spark.py", "--part", "everyday"),
+                "any",
+                False,
+                SPARK,
+                lambda case: case.order["program"] in ("word_count", "sort", "inference"),
+            ),
+        ),
         tuple(cases),
     )
 
 
-def all_parts(effort, binaries=BINARIES):
-    """Every part, in the order of the report; `effort` is "smoke", "quick" or "full". Rust programs are in `binaries`."""
+def all_parts(effort, binaries=BINARIES, mix="deathstarbench", database=None):
+    """Every part, in the order of the report; `effort` is "smoke", "quick" or "full". Rust programs are in `binaries`. `mix` and `database` are of the
+    social network: what its users do, and what is behind it instead of the embedded one."""
 
     def found(system):
         program, *arguments = system.command
@@ -322,5 +412,6 @@ def all_parts(effort, binaries=BINARIES):
             program = str(binaries / pathlib.Path(program).name)
         return dataclasses.replace(system, command=(program, *arguments))
 
-    made = [make(effort) for make in (cow, chain, create_ref, translate, service, social, offload, everyday)]
+    made = [make(effort) for make in (cow, chain, create_ref, first_put, translate, transfer, service)]
+    made += [social(effort, mix, database), offload(effort), everyday(effort)]
     return [dataclasses.replace(part, systems=tuple(map(found, part.systems))) for part in made]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Makes the report of `compare/run.py`'s figures: Markdown, plots (PNG and SVG), and one HTML page with all of it inside.
 
-    compare/report.py [results.json]                writes beside it
-    compare/report.py --readme [results.json]       puts the main table and two plots into the README, too
+    compare/report.py [results.json ...]            writes beside the first; several are parts of one report
+    compare/report.py --readme [results.json ...]   puts the main table and two plots into the README, too
 """
 
 import argparse
@@ -14,6 +14,7 @@ import shutil
 import sys
 
 import matplotlib
+from tables import in_short, markdown_table, percentiles, shown, size_text, table, target_rows
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -30,6 +31,11 @@ COLOURS = {
     "ray-tasks": "#a8630f",
     "ray-put": "#e67e22",
     "spark": "#8e44ad",
+    "dmrpc-tcp": "#1f4e9c",
+    "memcpy": "#7f8c8d",
+    "socket": "#c0392b",
+    "flight": "#e67e22",
+    "iperf3": "#8e44ad",
 }
 
 plt.rcParams.update(
@@ -46,85 +52,13 @@ plt.rcParams.update(
 )
 
 
-def time_text(us):
-    if us < 1:
-        return f"{us * 1000:.3g} ns"
-    if us < 1000:
-        return f"{us:.3g} µs"
-    return f"{us / 1000:.3g} ms" if us < 1e6 else f"{us / 1e6:.3g} s"
-
-
-def rate_text(rate):
-    return f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s"
-
-
-def spread(figure):
-    """Half the distance of the quartiles, over the median."""
-    return (figure["high"] - figure["low"]) / 2 / figure["median"] if figure["median"] else 0.0
-
-
-def shown(figure_name, found):
-    """What a cell says, and by what systems are compared: more is better."""
-    if figure_name == "latency":
-        figure = found["mean_us"]
-        better = 1 / figure["median"] if figure["median"] else 0.0
-        return f"{time_text(figure['median'])} ±{spread(figure):.0%}", better
-    figure = found["per_second"]
-    return f"{rate_text(figure['median'])} ±{spread(figure):.0%}", figure["median"]
-
-
-def ratio_text(ratio):
-    return f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.2g}×"
-
-
-def table(part):
-    """Header and rows of a part's table; the last column is how far ahead the best of ours is of the best peer."""
-    systems = part["systems"]
-    peers = [system for system in systems if not system["ours"]]
-    header = ["", *(system["title"] for system in systems)]
-    if peers and len(peers) < len(systems):
-        header.append("best of ours / best peer")
-    rows = []
-    for row in [row for row in part["rows"] if row["figure"] != "curve"]:
-        cells, best = [row["title"]], {True: 0.0, False: 0.0}
-        for system in systems:
-            found = row["systems"].get(system["name"])
-            text, better = shown(row["figure"], found) if found else ("–", 0.0)
-            if found and found["given_up"]:
-                text += " (overloaded)"
-            cells.append(text)
-            best[system["ours"]] = max(best[system["ours"]], better)
-        if len(header) > len(cells):
-            cells.append(ratio_text(best[True] / best[False]) if best[True] and best[False] else "–")
-        rows.append(cells)
-    return header, rows
-
-
-def target_rows(results):
-    names = {part["name"]: part["title"] for part in results["parts"]}
-    for target in results["targets"]:
-        if "limit_us" in target:
-            wanted = f"≤ {time_text(target['limit_us'])}"
-            low, high = time_text(target["least"]), time_text(target["most"])
-        else:
-            wanted = f"≥ {target['times']:g}×"
-            low, high = ratio_text(target["least"]), ratio_text(target["most"])
-        reached = low if low == high else f"{low} … {high}"
-        yield [f"{names[target['part']]}: {target['title']}", wanted, reached, "✓" if target["met"] else "✗"]
-
-
-def markdown_table(header, rows):
-    line = lambda cells: "| " + " | ".join(cells) + " |"
-    return "\n".join([line(header), line(["---"] + ["--:"] * (len(header) - 1)), *map(line, rows)])
-
-
 # --- Plots -----------------------------------------------------------------------------------------------------------
 
 
 def bars(part, rows, figure, path, title):
     systems = [system for system in part["systems"] if any(system["name"] in row["systems"] for row in rows)]
     width = 0.8 / len(systems)
-    fig, axes = plt.subplots(figsize=(max(6, 1.1 * len(rows) * max(1, len(systems) / 4)), 3.6))
+    fig, axes = plt.subplots(figsize=(max(6, min(13, 1.1 * len(rows) * max(1, len(systems) / 4))), 3.8))
     for n, system in enumerate(systems):
         points = [(at, row["systems"][system["name"]][figure]) for at, row in enumerate(rows) if system["name"] in row["systems"]]
         medians = [point["median"] for _, point in points]
@@ -142,10 +76,12 @@ def bars(part, rows, figure, path, title):
             color=COLOURS.get(system["name"]),
         )
     axes.set_yscale("log")
-    axes.set_xticks(range(len(rows)), [row["title"].replace(", ", "\n", 1).rsplit(", ", 1)[0] for row in rows])
+    # Without how many at a time, which the title says; in short lines.
+    names = [row["title"].rsplit(", ", 1)[0].replace(", ", "\n").replace(" in ", " in\n") for row in rows]
+    axes.set_xticks(range(len(rows)), names)
     axes.set_ylabel("operations a second" if figure == "per_second" else "mean latency in µs")
     axes.set_title(title)
-    axes.legend(ncols=3, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.22))
+    axes.legend(ncols=3, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.26))
     save(fig, path)
 
 
@@ -182,15 +118,28 @@ def plot_cow(part, folder):
 
 def plot_chain(part, folder):
     rows = [row for row in part["rows"] if row["figure"] == "latency"]
-    for size in sorted({row["size"] for row in rows}):
-        of_size = [row for row in rows if row["size"] == size]
-        if len(of_size) < 2:
-            continue
-        name = f"chain-{size >> 10}KiB"
-        title = f"{of_size[0]['title'].split(' through')[0]} through a chain of processes"
-        fig, axes, path = lines(part, of_size, lambda row: row["order"]["actors"], "processes", folder / name, title)
-        save(fig, path)
-        yield name, title
+    sizes = sorted({row["size"] for row in rows})
+    if len(rows) <= len(sizes):
+        return
+    fig, all_axes = plt.subplots(1, len(sizes), figsize=(3.6 * len(sizes) + 0.8, 3.3), sharey=True, squeeze=False)
+    for axes, size in zip(all_axes[0], sizes):
+        for system in part["systems"]:
+            points = sorted(
+                (row["order"]["actors"], row["systems"][system["name"]]["mean_us"]["median"])
+                for row in rows
+                if row["size"] == size and system["name"] in row["systems"]
+            )
+            if points:
+                axes.plot(*zip(*points), marker="o", ms=3.5, lw=1.4, label=system["title"], color=COLOURS.get(system["name"]))
+        axes.set_yscale("log")
+        axes.set_title(size_text(size))
+        axes.set_xlabel("processes")
+    all_axes[0][0].set_ylabel("mean latency in µs")
+    fig.legend(*all_axes[0][0].get_legend_handles_labels(), loc="upper center", ncols=5, bbox_to_anchor=(0.5, 0.0), fontsize=8)
+    fig.suptitle("Through a chain of processes, one at a time")
+    fig.tight_layout()
+    save(fig, folder / "chain")
+    yield "chain", "Through a chain of processes"
 
 
 def plot_by_size(part, folder, x_title):
@@ -198,6 +147,10 @@ def plot_by_size(part, folder, x_title):
         return
     fig, axes, path = lines(part, part["rows"], lambda row: row["size"], x_title, folder / part["name"], part["title"])
     axes.set_xscale("log", base=2 if "bytes" in x_title else 10)
+    sizes = sorted({row["size"] for row in part["rows"]})
+    if "bytes" in x_title:
+        axes.set_xticks(sizes, [size_text(size) for size in sizes])
+        axes.set_xlabel("")
     save(fig, path)
     yield part["name"], part["title"]
 
@@ -228,7 +181,36 @@ def plot_curves(part, folder):
     yield f"{part['name']}-curves", f"{part['title']}: throughput and latency"
 
 
+def plot_transfer(part, folder):
+    """Bandwidth by size, reading and writing, one at a time."""
+    rows = [row for row in part["rows"] if row["order"]["load"]["in_flight"] == 1]
+    if len({row["size"] for row in rows}) < 2:
+        return
+    fig, both = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
+    for axes, direction in zip(both, ("read", "write")):
+        for system in part["systems"]:
+            points = sorted(
+                (row["size"], row["systems"][system["name"]]["per_second"]["median"] * row["size"] / 1e9)
+                for row in rows
+                if row["order"]["direction"] == direction and system["name"] in row["systems"]
+            )
+            if points:
+                axes.plot(*zip(*points), marker="o", ms=3.5, lw=1.4, label=system["title"], color=COLOURS.get(system["name"]))
+        sizes = sorted({row["size"] for row in rows if row["order"]["direction"] == direction})
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(sizes, [size_text(size) for size in sizes], rotation=30, ha="right")
+        axes.set_title(direction)
+    both[0].set_ylabel("GB/s, one at a time")
+    fig.legend(*both[0].get_legend_handles_labels(), loc="upper center", ncols=3, bbox_to_anchor=(0.5, 0.0), fontsize=8)
+    fig.suptitle(part["title"])
+    fig.tight_layout()
+    save(fig, folder / "transfer")
+    yield "transfer", part["title"]
+
+
 PLOTS = {
+    "transfer": plot_transfer,
     "service": plot_curves,
     "social": plot_curves,
     "cow": plot_cow,
@@ -239,6 +221,14 @@ PLOTS = {
 
 
 # --- Pages -----------------------------------------------------------------------------------------------------------
+
+OPENING = """\
+The same work on DmRPC, Ray, Spark and gRPC, in turns on one machine, answers compared. Figures are medians, ± half the distance of the quartiles;
+the best of a row is bold. A rate is better if higher, a time if lower."""
+
+SHORT = """\
+From the least to the most of a part's cases, against the better of each system's ways (Ray: by reference or by value, actors or tasks). Below 1 the
+peer is ahead. Small sizes are the least, large ones the most, as a rule: the tables below have each."""
 
 FAIR = """\
 All systems are started first and stay up; each case is warmed up and checked on each, then they take turns, A B … B A …, so that what drifts
@@ -265,8 +255,13 @@ def machine_text(results):
 
 def blocks(results, folder):
     """The report as (kind, content), in order."""
-    yield "h1", "Side by side"
-    yield "p", machine_text(results)
+    yield "h1", "DmRPC, side by side"
+    yield "p", OPENING
+    header, rows = in_short(results)
+    if rows:
+        yield "h2", "In short"
+        yield "p", SHORT
+        yield "table", (header, rows)
     rows = list(target_rows(results))
     if rows:
         yield "h2", "Targets"
@@ -280,6 +275,8 @@ def blocks(results, folder):
             for name, title in PLOTS[part["name"]](part, folder):
                 yield "plot", (name, title)
         yield "table", table(part)
+        if part.get("percentiles"):
+            yield "more", percentiles(part)
         wrong = [row["title"] for row in part["rows"] if not row["answers_agree"]]
         if wrong:
             yield "p", f"THE SYSTEMS COMPUTED DIFFERENT ANSWERS: {'; '.join(wrong)}"
@@ -290,6 +287,7 @@ def blocks(results, folder):
     yield "h2", "How"
     yield "p", FAIR
     yield "p", PAPER
+    yield "p", machine_text(results)
 
 
 def markdown(content):
@@ -299,6 +297,8 @@ def markdown(content):
             out.append("#" * int(kind[1]) + f" {what}")
         elif kind == "table":
             out.append(markdown_table(*what))
+        elif kind == "more":
+            out += [what[0], markdown_table(*what[1:])]
         elif kind == "plot":
             out.append(f"![{what[1]}]({what[0]}.png)")
         else:
@@ -307,30 +307,68 @@ def markdown(content):
 
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
-.scroll { overflow-x: auto; }
+body { font: 15px/1.55 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1.2rem; color: #222; }
+h1 { margin-bottom: .3rem; }
+h2 { margin-top: 2.8rem; padding-bottom: .2rem; border-bottom: 2px solid #0b6e4f; }
+p { max-width: 62rem; }
+nav { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; margin: 1rem 0; font-size: 14px; }
+a { color: #0b6e4f; }
+.scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-td, th { padding: .25rem .7rem; border-bottom: 1px solid #e5e5e5; text-align: right; white-space: nowrap; }
-td:first-child, th:first-child { text-align: left; white-space: normal; min-width: 12rem; }
+th { background: #f3f6f5; vertical-align: bottom; }
+td, th { padding: .3rem .75rem; border-bottom: 1px solid #e5e5e5; text-align: right; white-space: nowrap; }
+th { white-space: normal; }
+td:first-child, th:first-child { text-align: left; white-space: normal; min-width: 13rem; }
+tr:hover td { background: #f8faf9; }
+small { color: #888; }
+details { margin: 1rem 0; }
+summary { cursor: pointer; color: #0b6e4f; }
+figure { margin: 1rem 0; }
 svg { max-width: 100%; height: auto; }
+@media print { nav { display: none; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
 """
 
 
+def cell_html(text):
+    text = re.sub(r"( ±\d+%)", r"<small>\1</small>", html.escape(text))
+    return re.sub(r"\*\*(.*?)\*\*", r"<b>\1</b>", text)
+
+
+def table_html(header, rows):
+    line = lambda tag, row: "<tr>" + "".join(f"<{tag}>{cell_html(cell)}</{tag}>" for cell in row) + "</tr>"
+    body = "".join(line("td", row) for row in rows)
+    return f"<div class=scroll><table><thead>{line('th', header)}</thead><tbody>{body}</tbody></table></div>"
+
+
+def anchor(title):
+    return re.sub(r"[^a-z]+", "-", title.lower()).strip("-")
+
+
 def page(content, folder):
-    out = [f"<!doctype html><html lang=en><meta charset=utf-8><title>Side by side</title><style>{STYLE}</style>"]
+    content = list(content)
+    out = [
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>DmRPC, side by side</title><style>{STYLE}</style></head><body>"
+    ]
+    sections = "".join(f'<a href="#{anchor(what)}">{html.escape(what)}</a>' for kind, what in content if kind == "h2")
     for kind, what in content:
         if kind == "table":
-            cells = lambda tag, row: "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
-            header, rows = what
-            body = "".join(cells("td", row) for row in rows)
-            out.append(f"<div class=scroll><table>{cells('th', header)}{body}</table></div>")
+            out.append(table_html(*what))
+        elif kind == "more":
+            out.append(f"<details><summary>{html.escape(what[0])}</summary>{table_html(*what[1:])}</details>")
         elif kind == "plot":
             drawing = (folder / f"{what[0]}.svg").read_text()
-            out.append(f"<figure>{drawing[drawing.index('<svg'):]}</figure>")
+            # What a drawing has by a name is its own: names of all drawings are in one page.
+            drawing = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{what[0]}-", drawing[drawing.index("<svg") :])
+            out.append(f'<figure aria-label="{html.escape(what[1])}">{drawing}</figure>')
+        elif kind == "h2":
+            out.append(f'<h2 id="{anchor(what)}">{html.escape(what)}</h2>')
         else:
-            out.append(f"<{kind}>{html.escape(what)}</{kind}>")
-    return "\n".join(out) + "\n"
+            text = re.sub("`(.*?)`", r"<code>\1</code>", html.escape(what))
+            out.append(f"<{kind}>{text}</{kind}>")
+            if kind == "h1":
+                out.append(f"<nav>{sections}</nav>")
+    return "\n".join(out) + "\n</body></html>\n"
 
 
 # --- README ----------------------------------------------------------------------------------------------------------
@@ -342,15 +380,19 @@ MAIN = {
     "cow": lambda row: row["figure"] == "throughput",
     "chain": lambda row: row["order"]["actors"] == 7,
     "create-ref": lambda row: True,
+    "first-put": lambda row: True,
+    "translate": lambda row: False,
+    "transfer": lambda row: False,
     "service": lambda row: row["figure"] != "curve",
     "social": lambda row: row["figure"] != "curve",
+    "offload": lambda row: False,
     "everyday": lambda row: True,
 }
 
 # Columns of the main table, and the systems that stand for each: the best of them.
 COLUMNS = {
-    "ours, Rust": ("dmrpc",),
-    "ours, Python": ("pydmrpc",),
+    "ours, Rust": ("dmrpc", "dmrpc-put"),
+    "ours, Python": ("pydmrpc", "pydmrpc-put"),
     "ours by value": ("dmrpc-value",),
     "gRPC": ("grpc",),
     "Ray": ("ray-actors", "ray-actors-value", "ray-tasks", "ray-put"),
@@ -360,13 +402,33 @@ COLUMNS = {
 README_PLOTS = ("cow-throughput", "service-curves")
 
 
+def together(runs):
+    """Runs of several parts as one. They are of the same machine and settings, or no one should compare them."""
+    first = runs[0]
+    for run in runs[1:]:
+        if (run["machine"], run["versions"], run["settings"]) != (first["machine"], first["versions"], first["settings"]):
+            raise SystemExit("these runs are of different machines, versions or settings")
+    order = list(MAIN)
+    place = lambda of: order.index(of) if of in order else len(order)
+    return first | {
+        "parts": sorted((part for run in runs for part in run["parts"]), key=lambda part: place(part["name"])),
+        "targets": sorted((target for run in runs for target in run["targets"]), key=lambda target: place(target["part"])),
+        "left_out": [out for run in runs for out in run["left_out"]],
+        "load": {
+            "before": min((run["load"]["before"] for run in runs), key=lambda load: load["idle_percent"]),
+            "after": min((run["load"]["after"] for run in runs), key=lambda load: load["idle_percent"]),
+        },
+        "minutes": round(sum(run["minutes"] for run in runs), 1),
+    }
+
+
 def main_table(results):
     rows = []
     for part in results["parts"]:
         for row in filter(MAIN.get(part["name"], lambda row: False), part["rows"]):
             cells = [f"{part['title']}: {row['title']}"]
             for names in COLUMNS.values():
-                found = [shown(row["figure"], row["systems"][name]) for name in names if name in row["systems"]]
+                found = [shown(row, row["systems"][name]) for name in names if name in row["systems"]]
                 best = max(found, key=lambda one: one[1])[0].split(" ±")[0] if found else ""
                 cells.append(best)
             rows.append(cells)
@@ -400,11 +462,10 @@ def into_readme(results, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = pathlib.Path(__file__).parent / "report" / "results.json"
-    parser.add_argument("results", nargs="?", type=pathlib.Path, default=default)
+    parser.add_argument("results", nargs="*", type=pathlib.Path, default=[default])
     parser.add_argument("--readme", action="store_true", help="put the main table and two plots into the README")
     chosen = parser.parse_args()
-    path = chosen.results
-    results, folder = json.loads(path.read_text()), path.parent
+    results, folder = together([json.loads(path.read_text()) for path in chosen.results]), chosen.results[0].parent
     content = list(blocks(results, folder))
     if chosen.readme:
         into_readme(results, folder)

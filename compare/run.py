@@ -20,11 +20,15 @@ import time
 
 import machine
 import parts
+import tables
 from contender import Contender, Failed
 from tqdm import tqdm
 
 # Turns of each system in a case, and how long one takes.
 EFFORTS = {"smoke": (1, 0.05), "quick": (3, 0.25), "full": (7, 0.4)}
+
+# What is kept of the latencies of a turn.
+FIGURES = ("mean_us", "p50_us", "p90_us", "p99_us", "p999_us")
 
 UNITS = {"": 1, "b": 1, "kib": parts.KIB, "mib": parts.MIB, "gib": parts.GIB}
 
@@ -47,6 +51,8 @@ def options():
     effort.add_argument("--quick", dest="effort", action="store_const", const="quick", help="fewer cases, shorter turns")
     effort.add_argument("--smoke", dest="effort", action="store_const", const="smoke", help="one short turn each: answers only")
     parser.add_argument("--binaries", type=pathlib.Path, default=parts.BINARIES, help="where the Rust programs are (default: target/release)")
+    parser.add_argument("--mix", choices=parts.MIXES, default="deathstarbench", help="what the users of the social network do")
+    parser.add_argument("--database", help="what its services keep their data in, such as redis://127.0.0.1/ (default: embedded redb)")
     parser.add_argument("--rounds", type=int, help="turns of each system in a case")
     parser.add_argument("--seconds", type=float, help="how long a turn takes")
     chosen = parser.parse_args()
@@ -64,7 +70,9 @@ class LeftOut(list):
     """Systems that took no part, or stopped, and why."""
 
     def add(self, part, system, why):
-        self.append({"part": part.name, "system": system.name, "title": system.title, "needs": system.needs, "why": why})
+        self.append(
+            {"part": part.name, "system": system.name, "title": system.title, "ours": system.ours, "needs": system.needs, "why": why}
+        )
         tqdm.write(f"{part.name}: {system.title} is left out: {why}", file=sys.stderr)
 
 
@@ -76,7 +84,8 @@ class Field:
         self.programs, self.systems = {}, list(systems)
         # Operations a second in the last throughput case of a size, by size and system.
         self.peaks = {}
-        for system in systems:
+        self.folder = folder
+        for system in [] if part.cold else systems:
             if system.command not in self.programs:
                 try:
                     self.programs[system.command] = Contender(system.command, folder)
@@ -88,7 +97,13 @@ class Field:
     def turn(self, system, order, seconds):
         """What came of it, or None if the system is out of the race, with all that share its program."""
         try:
-            return self.programs[system.command].turn(system.way, order, seconds)
+            if not self.part.cold:
+                return self.programs[system.command].turn(system.way, order, seconds)
+            program = Contender(system.command, self.folder)
+            try:
+                return program.turn(system.way, order, seconds)
+            finally:
+                program.close()
         except Failed as error:
             for other in [other for other in self.systems if other.command == system.command]:
                 self.drop(other, str(error))
@@ -112,6 +127,10 @@ class Field:
                 program.close()
 
 
+def does(system, case):
+    return system.does is None or system.does(case)
+
+
 def summary(figures):
     ordered = sorted(figures)
     if len(ordered) < 3:
@@ -123,9 +142,13 @@ def summary(figures):
 
 def measure(field, case, chosen, progress):
     """Every system in turns, A B then B A; a row of the report."""
-    systems = list(field.systems)
+    systems = [system for system in field.systems if does(system, case)]
     answers, turns = {}, {}
     for system in systems:
+        if field.part.cold:
+            turns[system.name] = []
+            progress.update()
+            continue
         # Once for the answer, and a short while to get warm.
         warm = field.turn(system, field.order(system, case), 0 if chosen.effort == "smoke" else chosen.seconds / 4)
         if warm:
@@ -137,6 +160,7 @@ def measure(field, case, chosen, progress):
                 turn = field.turn(system, field.order(system, case), chosen.seconds)
                 if turn:
                     turns[system.name].append(turn)
+                    answers[system.name] = turn["answer"]
             progress.update()
     rows = {}
     for name, of in turns.items():
@@ -144,7 +168,7 @@ def measure(field, case, chosen, progress):
             continue
         rows[name] = {
             "per_second": summary([turn["operations"] / turn["seconds"] for turn in of]),
-            **{figure: summary([turn[figure] for turn in of]) for figure in ("mean_us", "p50_us", "p99_us")},
+            **{figure: summary([turn[figure] for turn in of]) for figure in FIGURES},
             "given_up": sum(turn["given_up"] for turn in of),
         }
         if case.figure == "throughput":
@@ -175,7 +199,7 @@ def targets(part, cases, rows):
                 continue
             peers = [found[name] for name in target.peers if name in found]
             if len(peers) == len(target.peers):
-                if case.figure == "throughput":
+                if case.figure in ("throughput", "bandwidth"):
                     best = max(peer["per_second"]["median"] for peer in peers)
                     reached.append(found[target.ours]["per_second"]["median"] / best)
                 else:
@@ -208,13 +232,16 @@ def main():
     # So that what was started is ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     begun = time.monotonic()
-    wanted = [part for part in parts.all_parts(chosen.effort, chosen.binaries.resolve()) if not chosen.parts or part.name in chosen.parts]
+    all_parts = parts.all_parts(chosen.effort, chosen.binaries.resolve(), chosen.mix, chosen.database)
+    wanted = [part for part in all_parts if not chosen.parts or part.name in chosen.parts]
     plan = []
     for part in wanted:
         systems = [s for s in part.systems if not chosen.systems or any(s.name.startswith(name) for name in chosen.systems)]
         cases = [case for case in part.cases if not chosen.sizes or case.size in chosen.sizes]
         if systems and cases:
             plan.append((part, systems, cases))
+    if not plan:
+        sys.exit("nothing to compare: no part has these systems and sizes")
     result = {
         "machine": machine.look(),
         "versions": machine.versions(parts.ROOT),
@@ -224,7 +251,7 @@ def main():
         "targets": [],
         "left_out": LeftOut(),
     }
-    total = sum(len(systems) * len(cases) * (1 + chosen.rounds) for _, systems, cases in plan)
+    total = sum((1 + chosen.rounds) * sum(does(s, case) for s in systems for case in cases) for _, systems, cases in plan)
     with tqdm(total=total, unit="turn", disable=None, dynamic_ncols=True) as progress:
         for part, systems, cases in plan:
             # Short, since sockets lie in it.
@@ -242,6 +269,8 @@ def main():
                     "name": part.name,
                     "title": part.title,
                     "about": part.about,
+                    "percentiles": part.percentiles,
+                    "alike": part.alike,
                     "systems": [
                         {"name": s.name, "title": s.title, "ours": s.ours}
                         for s in systems
@@ -251,14 +280,21 @@ def main():
                 }
             )
             result["targets"].extend(targets(part, cases, rows))
-    result["load"]["after"] = machine.load()
-    result["minutes"] = round((time.monotonic() - begun) / 60, 1)
-    chosen.json.parent.mkdir(parents=True, exist_ok=True)
-    chosen.json.write_text(json.dumps(result, indent=1) + "\n")
+            # What there is so far, should the rest be interrupted.
+            result["load"]["after"] = machine.load()
+            result["minutes"] = round((time.monotonic() - begun) / 60, 1)
+            chosen.json.parent.mkdir(parents=True, exist_ok=True)
+            chosen.json.write_text(json.dumps(result, indent=1) + "\n")
+    for part in result["parts"]:
+        print(f"{part['title']}\n\n{tables.markdown_table(*tables.table(part))}\n")
     print(f"figures: {chosen.json}", file=sys.stderr)
     wrong = [row["title"] for part in result["parts"] for row in part["rows"] if not row["answers_agree"]]
     if wrong:
         sys.exit(f"systems computed different answers: {', '.join(wrong)}")
+    # A peer need not be here; what is ours has to be.
+    failed = [f"{out['part']}: {out['title']}: {out['why']}" for out in result["left_out"] if out["ours"]]
+    if failed:
+        sys.exit(f"ours failed: {'; '.join(failed)}")
 
 
 if __name__ == "__main__":

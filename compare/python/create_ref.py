@@ -11,6 +11,9 @@ made = {}
 
 def turn(way, case, seconds):
     size = case["size"]
+    if case.get("first"):
+        data = payload.array(size)
+        return turns.once(lambda: ray.put(data), lambda reference: f"{payload.sum64(ray.get(reference)):016x}")
     if size not in made:
         made.clear()
         data = payload.array(size)
@@ -31,7 +34,7 @@ def turn(way, case, seconds):
             whole[512:]
 
     result = turns.timed(seconds, batch, 1000, f"{answer:016x}")
-    return result | {name: result[name] / 1000 for name in ("mean_us", "p50_us", "p99_us")}
+    return result | {name: result[name] / 1000 for name in result if name.endswith("_us")}
 
 
 turns.take(turn)

@@ -2,7 +2,6 @@
 
 import importlib
 import pathlib
-import sys
 
 import programs
 import turns
@@ -16,15 +15,6 @@ PROGRAMS = {
     "augmentation": "Augmentation",
 }
 
-
-def load(name):
-    """The example's module, under a name by which workers can import it too."""
-    folder = str(EXAMPLES / name)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    return getattr(importlib.import_module(name), PROGRAMS[name])
-
-
 ray = programs.start(2 << 30, [EXAMPLES / name for name in PROGRAMS])
 made = {}
 
@@ -33,7 +23,7 @@ def turn(way, case, seconds):
     name = case["program"]
     if name not in made:
         made.clear()
-        made[name] = load(name)(ray)
+        made[name] = getattr(importlib.import_module(name), PROGRAMS[name])(ray)
     program = made[name]
     answer = program.check(program.run())
     return turns.timed(seconds, program.run, 1, answer)

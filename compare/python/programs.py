@@ -13,9 +13,10 @@ def start(store_bytes, folders=()):
     arguments.add_argument("--api", choices=["ray", "pydmrpc"], required=True)
     name = arguments.parse_args().api
     folder = os.path.dirname(os.path.abspath(__file__))
-    # Workers import what lies here.
-    paths = [folder, *map(str, folders), os.environ.get("PYTHONPATH")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    # Workers import what lies here: ours look where this process does, Ray's where the variable says.
+    paths = [folder, *map(str, folders)]
+    sys.path[:0] = paths[1:]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*paths, os.environ.get("PYTHONPATH")]))
     api = importlib.import_module(name)
     if name == "ray":
         api.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", object_store_memory=store_bytes)

@@ -33,15 +33,30 @@ def timed(seconds, batch, operations, answer):
         now = time.perf_counter()
         latencies.append((now - before) * 1e6)
         before = now
+    return result(latencies, before - begun, answer) | {"operations": len(latencies) * operations}
+
+
+def once(operation, answer):
+    """Times one operation; `answer` makes the answer of what it gives."""
+    begun = time.perf_counter()
+    given = operation()
+    took = time.perf_counter() - begun
+    return result([took * 1e6], took, answer(given))
+
+
+def result(latencies, seconds, answer, given_up=0):
+    """What a turn is answered: latencies in microseconds, in any order."""
     latencies.sort()
     at = lambda share: latencies[int(share * (len(latencies) - 1))] if latencies else 0.0
     return {
-        "operations": len(latencies) * operations,
-        "seconds": before - begun,
+        "operations": len(latencies),
+        "seconds": seconds,
         "mean_us": statistics.fmean(latencies) if latencies else 0.0,
         "p50_us": at(0.5),
+        "p90_us": at(0.9),
         "p99_us": at(0.99),
-        "given_up": 0,
+        "p999_us": at(0.999),
+        "given_up": given_up,
         "answer": answer,
     }
 
@@ -87,15 +102,4 @@ def under_load(api, load, seconds, begin, check, answer):
             due_of[begin()] = due
     while due_of:
         take(None)
-    elapsed = time.perf_counter() - begun
-    latencies.sort()
-    at = lambda share: latencies[int(share * (len(latencies) - 1))] if latencies else 0.0
-    return {
-        "operations": len(latencies),
-        "seconds": elapsed,
-        "mean_us": statistics.fmean(latencies) if latencies else 0.0,
-        "p50_us": at(0.5),
-        "p99_us": at(0.99),
-        "given_up": given_up,
-        "answer": answer,
-    }
+    return result(latencies, time.perf_counter() - begun, answer, given_up)

@@ -16,6 +16,7 @@ from PIL import Image
 PHOTOGRAPHS = pathlib.Path(__file__).resolve().parents[1] / "img_transcode" / "photos"
 SIDE = 16
 BATCH = 64
+PIECES = 512
 
 
 def build(paths):
@@ -40,31 +41,40 @@ def infer(model, labels, batch):
     return labels[np.argmax(model @ normal(batch).T, axis=0)]
 
 
+class Task:
+    """What is to be inferred, and what is right."""
+
+    def __init__(self, count):
+        self.model, self.labels = build(sorted(PHOTOGRAPHS.glob("*.[jp][pn]g")))
+        chance = np.random.default_rng(7)
+        chosen = chance.integers(len(self.model), size=count)
+        self.truth = self.labels[chosen]
+        pieces = 1.3 * self.model[chosen] + chance.normal(0, 0.02, (count, SIDE * SIDE)).astype(np.float32) + 0.1
+        self.batches = [pieces[at : at + BATCH] for at in range(0, count, BATCH)]
+
+    def check(self, found):
+        """That nearly all are right; what is said of them is the same for every system."""
+        right = float(np.mean(found == self.truth))
+        assert right > 0.95, f"only {right:.1%} are right"
+        return f"{right:.1%} of {len(found)} are right"
+
+
 class Inference:
     """The program on a system whose module is `ray`, or one like it."""
 
-    def __init__(self, ray, count=512):
-        self.ray = ray
-        model, labels = build(sorted(PHOTOGRAPHS.glob("*.[jp][pn]g")))
-        chance = np.random.default_rng(7)
-        chosen = chance.integers(len(model), size=count)
-        self.truth = labels[chosen]
-        self.pieces = 1.3 * model[chosen] + chance.normal(0, 0.02, (count, SIDE * SIDE)).astype(np.float32) + 0.1
-        self.model_bytes = model.nbytes
+    def __init__(self, ray, count=PIECES):
+        self.ray, self.task = ray, Task(count)
         # Once, for all batches and all runs.
-        self.model, self.labels = ray.put(model), ray.put(labels)
+        self.model, self.labels = ray.put(self.task.model), ray.put(self.task.labels)
         self.infer = ray.remote(infer)
 
     def run(self):
         """From which photograph each piece is."""
-        batches = [self.pieces[at : at + BATCH] for at in range(0, len(self.pieces), BATCH)]
-        return np.concatenate(self.ray.get([self.infer.remote(self.model, self.labels, batch) for batch in batches]))
+        return np.concatenate(self.ray.get([self.infer.remote(self.model, self.labels, batch) for batch in self.task.batches]))
 
     def check(self, found):
-        """That nearly all are right, and all what one process finds by itself; the same for every system."""
-        right = float(np.mean(found == self.truth))
-        assert right > 0.95, f"only {right:.1%} are right"
-        return f"{right:.1%} of {len(found)} are right"
+        """How many are right, if nearly all are."""
+        return self.task.check(found)
 
 
 def main():
@@ -78,7 +88,7 @@ def main():
     begun = time.perf_counter()
     found = program.run()
     took = time.perf_counter() - begun
-    print(f"{program.check(found)}; model of {program.model_bytes >> 20} MiB; {len(found) / took:.0f} pieces/s")
+    print(f"{program.check(found)}; model of {program.task.model.nbytes >> 20} MiB; {len(found) / took:.0f} pieces/s")
     ray.shutdown()
 
 

@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 MAPPERS, REDUCERS = 8, 8
+RECORDS = 100_000
 
 # As the sort benchmark (sortbenchmark.org) has them: keys, and what belongs to them.
 RECORD = np.dtype([("key", ">u8"), ("number", "<u8"), ("rest", "V84")])
@@ -38,15 +39,29 @@ def merge(*parts):
     return together[np.argsort(together["key"], kind="stable")]
 
 
+def all_parts(total):
+    """So many records in the parts that mappers get."""
+    share = -(-total // MAPPERS)
+    return [records(min(share, total - first), first) for first in range(0, total, share)]
+
+
+def check(total, found):
+    """That all records are there, in order; what is said of them is the same for every system."""
+    keys = np.concatenate([part["key"] for part in found]).astype("<u8")
+    numbers = np.concatenate([part["number"] for part in found])
+    assert (keys[1:] >= keys[:-1]).all()
+    assert np.array_equal(np.sort(numbers), np.arange(total))
+    return f"{len(keys)} records, key in the middle {keys[len(keys) // 2]:016x}"
+
+
 class Sort:
     """The program on a system whose module is `ray`, or one like it."""
 
-    def __init__(self, ray, count=100_000):
+    def __init__(self, ray, count=RECORDS):
         self.ray, self.total = ray, count
         self.split = ray.remote(num_returns=REDUCERS)(split)
         self.merge = ray.remote(merge)
-        share = -(-count // MAPPERS)
-        self.parts = [records(min(share, count - first), first) for first in range(0, count, share)]
+        self.parts = all_parts(count)
 
     def run(self):
         """The records of each range, in order."""
@@ -55,12 +70,8 @@ class Sort:
         return self.ray.get(merged)
 
     def check(self, found):
-        """That all records are there, in order; the same for every system."""
-        keys = np.concatenate([part["key"] for part in found]).astype("<u8")
-        numbers = np.concatenate([part["number"] for part in found])
-        assert (keys[1:] >= keys[:-1]).all()
-        assert np.array_equal(np.sort(numbers), np.arange(self.total))
-        return f"{len(keys)} records, key in the middle {keys[len(keys) // 2]:016x}"
+        """What they are, if they are right."""
+        return check(self.total, found)
 
 
 def main():

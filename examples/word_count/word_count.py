@@ -55,6 +55,12 @@ def add(*counters):
     return sum(counters, collections.Counter())
 
 
+def check(text, found):
+    """That it is what one process finds by itself; what is said of it is the same for every system."""
+    assert found == collections.Counter(WORD.findall(text.lower()))
+    return f"{len(found)} words, {found.total()} in all"
+
+
 class WordCount:
     """The program on a system whose module is `ray`, or one like it."""
 
@@ -71,9 +77,8 @@ class WordCount:
         return sum(self.ray.get(added), collections.Counter())
 
     def check(self, found):
-        """That it is what one process finds by itself; the same for every system."""
-        assert found == collections.Counter(WORD.findall(self.text.lower()))
-        return f"{len(found)} words, {found.total()} in all"
+        """What it is, if it is right."""
+        return check(self.text, found)
 
 
 def main():

@@ -27,6 +27,9 @@ enum Of {
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Case {
     size: usize,
+    /// One put, before anything else has been put in this session.
+    #[serde(default)]
+    first: bool,
 }
 
 pub(crate) fn take_turns() -> anyhow::Result<()> {
@@ -36,6 +39,14 @@ pub(crate) fn take_turns() -> anyhow::Result<()> {
     let mut made: HashMap<usize, (Vec<u8>, ObjectRef)> = HashMap::new();
     dmrpc_turns::take(|Order::<Case> { way, case, time }| {
         let of = if way == "range" { Of::Range } else { Of::Bytes };
+        if case.first {
+            let bytes = payload::bytes(case.size);
+            let begun = Instant::now();
+            let object = block_on(store.put(&bytes))?;
+            let elapsed = begun.elapsed();
+            let answer = payload::sum(&block_on(object.get())?);
+            return Ok(Turn::of_many(1, elapsed, format!("{answer:016x}")));
+        }
         // One size at a time: the largest are as large as the pool.
         made.retain(|&size, _| size == case.size);
         if made.is_empty() {

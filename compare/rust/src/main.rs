@@ -7,6 +7,7 @@
 //! | `touch.rs`, `cow.rs` | an object that a worker elsewhere writes into |
 //! | `chain.rs`, `grpc_chain.rs` | an object through a chain of processes |
 //! | `create_ref.rs`, `translate.rs` | references made, and followed |
+//! | `transfer.rs` | bytes read and written |
 #![forbid(unsafe_code)]
 
 mod chain;
@@ -15,6 +16,7 @@ mod create_ref;
 mod grpc_chain;
 mod process;
 mod touch;
+mod transfer;
 mod translate;
 
 use clap::{Parser, Subcommand};
@@ -61,6 +63,8 @@ enum Part {
     CreateRef,
     /// References are followed to bytes.
     Translate,
+    /// Bytes are read and written.
+    Transfer,
     /// Another process of a system; started by the one that measures.
     #[command(hide = true)]
     Serve {
@@ -76,6 +80,7 @@ fn main() -> anyhow::Result<()> {
         Part::GrpcChain => grpc_chain::take_turns(),
         Part::CreateRef => create_ref::take_turns(),
         Part::Translate => translate::take_turns(),
+        Part::Transfer => transfer::take_turns(),
         Part::Serve { role } => process::serve(&role),
     }
 }

@@ -1,6 +1,6 @@
 //! What the other processes of a system are.
 
-use crate::{chain, cow, grpc_chain};
+use crate::{chain, cow, grpc_chain, transfer};
 use dmrpc_actors::{Actor, ActorRef, System};
 use dmrpc_memnode::{Node, NodeConfig};
 use dmrpc_objstore::{Store, StoreOptions};
@@ -21,13 +21,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Role {
     /// Owns the pages.
-    MemoryNode { listen: String, pool_bytes: u64 },
+    MemoryNode { listen: Vec<String>, pool_bytes: u64 },
     /// Writes into what it gets.
     Toucher { listen: String, store: String },
     /// Passes on what it gets to the next, if there is one.
     Link { listen: String, store: String, next: Option<String> },
     /// The same over gRPC.
     GrpcLink { next: Option<String> },
+    /// Sends and takes bytes, and does nothing else.
+    Socket,
 }
 
 /// A runtime as every process here has: its work is to pass things on, and a second thread is a second one to wake.
@@ -50,14 +52,23 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn start(pool_bytes: u64) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let listen = socket(folder.path(), "node");
+        let listen = vec![socket(folder.path(), "node"), "tcp://127.0.0.1:0".to_owned()];
         let node = start(&Role::MemoryNode { listen, pool_bytes })?;
         Ok(Self { node, folder })
     }
 
     /// Where the memory node is.
     pub(crate) fn store(&self) -> String {
-        self.node.url().to_owned()
+        self.address_of_node(0)
+    }
+
+    /// The same, for clients that are to use the network.
+    pub(crate) fn far_store(&self) -> String {
+        self.address_of_node(1)
+    }
+
+    fn address_of_node(&self, n: usize) -> String {
+        self.node.url().split(' ').nth(n).expect("a node says all that it listens at").to_owned()
     }
 
     /// An address for a process.
@@ -93,9 +104,11 @@ pub(crate) fn serve(role: &str) -> anyhow::Result<()> {
     let stop = Stop::with_input();
     match serde_json::from_str(role)? {
         Role::MemoryNode { listen, pool_bytes } => {
-            let config = NodeConfig { pool_bytes, listen: vec![listen.parse()?], ..NodeConfig::default() };
+            let listen = listen.iter().map(|address| address.parse()).collect::<Result<Vec<_>, _>>()?;
+            let config = NodeConfig { pool_bytes, listen, ..NodeConfig::default() };
             let node = Node::start(config)?;
-            ready(&node.addresses()[0].to_string())?;
+            let addresses: Vec<String> = node.addresses().iter().map(ToString::to_string).collect();
+            ready(&addresses.join(" "))?;
             stop.wait_blocking();
             node.shutdown();
             Ok(())
@@ -112,6 +125,7 @@ pub(crate) fn serve(role: &str) -> anyhow::Result<()> {
             };
             offer(&system, chain::Link { next }, stop).await
         }),
+        Role::Socket => transfer::serve_socket(stop),
         Role::GrpcLink { next } => runtime()?.block_on(grpc_chain::serve(next, stop)),
     }
 }

@@ -37,8 +37,12 @@ pub struct Turn {
     pub mean_us: f64,
     /// What half were within.
     pub p50_us: f64,
+    /// What nine of ten were within.
+    pub p90_us: f64,
     /// What 99 of 100 were within.
     pub p99_us: f64,
+    /// What 999 of 1,000 were within.
+    pub p999_us: f64,
     /// Operations that were begun and given up, because more than [`MAX_UNDER_WAY`](crate::MAX_UNDER_WAY) were under way.
     pub given_up: u64,
     /// What was computed, the same for every system.
@@ -54,7 +58,9 @@ impl Turn {
             seconds: elapsed.as_secs_f64(),
             mean_us: latencies.mean_us(),
             p50_us: latencies.quantile_us(0.5),
+            p90_us: latencies.quantile_us(0.9),
             p99_us: latencies.quantile_us(0.99),
+            p999_us: latencies.quantile_us(0.999),
             given_up: *given_up,
             answer,
         }
@@ -64,7 +70,8 @@ impl Turn {
     pub fn of_many(operations: u64, elapsed: Duration, answer: String) -> Self {
         let mean_us = elapsed.as_secs_f64() * 1e6 / operations.max(1) as f64;
         let seconds = elapsed.as_secs_f64();
-        Self { operations, seconds, mean_us, p50_us: mean_us, p99_us: mean_us, given_up: 0, answer }
+        let all = mean_us;
+        Self { operations, seconds, mean_us, p50_us: all, p90_us: all, p99_us: all, p999_us: all, given_up: 0, answer }
     }
 }
 
