@@ -2,15 +2,18 @@
 //!
 //! 1. A future of this module that is dropped loses nothing: what came is there for the next call, what was taken leaves
 //!    with the next flush.
+//! 2. A receiver sleeps on nothing but the wake-up that it asked for: it looks for that first and asks anew after.
 
 use crate::link::{Body, Incoming, Interests, Link, LinkError, Receiver, Sender, Target, TrySendError};
 use crate::listen::Listener;
 use smallvec::SmallVec;
 use std::future::poll_fn;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// The number of a descriptor that a half owns. Registered before that is dropped, as it stands before it.
 struct Borrowed(RawFd);
@@ -54,6 +57,65 @@ impl Watched {
 
     async fn ready(&self) -> Result<(), LinkError> {
         poll_fn(|context| self.poll(context)).await
+    }
+}
+
+/// How long a receiver that finds nothing looks again before it sleeps: long enough for a peer that slept to be woken on another
+/// processor and to answer, so that both are awake from then on; sleeping and being woken costs each side half of it
+/// (`compare/run.py cow`, one at a time).
+const VIGIL: Duration = Duration::from_micros(50);
+
+/// After so many vigils in vain, one after the other, there is only one in 2^so many waits.
+const MAX_VAIN: u32 = 10;
+
+/// Whether a receiver that finds nothing stays awake for a while.
+///
+/// Two processes that ask and answer in turns, each on a processor of its own, are so much faster if neither sleeps in between;
+/// where they share one, or the answer takes longer, it is in vain, and then it is tried ever more rarely. Other tasks of the
+/// thread have their turn meanwhile: whoever keeps a vigil goes to the end of their queue. Where a runtime has several threads
+/// that queue would wake others of them, so there is none.
+struct Vigil {
+    /// `None` where there is none to be kept.
+    vain: Option<u32>,
+    /// Waits before the next.
+    rest: u32,
+    since: Option<Instant>,
+}
+
+impl Vigil {
+    fn over(receiver: &dyn Receiver) -> Self {
+        let alone = Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::CurrentThread);
+        Self { vain: (alone && receiver.looks_for_free()).then_some(0), rest: 0, since: None }
+    }
+
+    /// Whether the next look at the link may find nothing without that being the end of it.
+    fn is_on(&self) -> bool {
+        self.vain.is_some() && self.rest == 0
+    }
+
+    /// Nothing is there. Whether to look again.
+    fn goes_on(&mut self) -> bool {
+        let Some(vain) = &mut self.vain else { return false };
+        let now = Instant::now();
+        if now - *self.since.get_or_insert(now) < VIGIL {
+            return true;
+        }
+        self.since = None;
+        *vain = (*vain + 1).min(MAX_VAIN);
+        self.rest = 1 << *vain;
+        false
+    }
+
+    /// Something came.
+    fn ends(&mut self) {
+        if self.since.take().is_some() {
+            self.vain = Some(0);
+        }
+    }
+
+    /// The receiver goes to sleep.
+    fn sleeps(&mut self) {
+        self.rest = self.rest.saturating_sub(1);
     }
 }
 
@@ -103,10 +165,19 @@ impl AsyncSender {
     ///
     /// As [`Sender::flush`].
     pub async fn flush(&mut self) -> Result<(), LinkError> {
+        poll_fn(|context| self.poll_flush(context)).await
+    }
+
+    /// Drives [`flush`](Self::flush) by hand.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::flush`].
+    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         while !self.inner.flush()? {
-            self.watched.ready().await?;
+            ready!(self.watched.poll(context))?;
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
     /// As [`Sender::pass_fd`].
@@ -134,6 +205,9 @@ pub struct AsyncReceiver {
     /// Before `inner`, whose descriptors it watches, so that it is dropped first.
     watched: Watched,
     inner: Box<dyn Receiver>,
+    vigil: Vigil,
+    /// Whether `inner` has asked for a wake-up, and nobody looked since.
+    asleep: bool,
 }
 
 /// What came, without a borrow.
@@ -153,7 +227,7 @@ impl AsyncReceiver {
         let watched = unsafe { Watched::new(&inner.interests()) }?;
         // The runtime waits on edges.
         inner.edge_triggered(true);
-        Ok(Self { watched, inner })
+        Ok(Self { watched, vigil: Vigil::over(&*inner), inner, asleep: false })
     }
 
     /// The next thing that came; never [`Incoming::Empty`].
@@ -176,14 +250,31 @@ impl AsyncReceiver {
         poll_fn(|context| self.poll_came(context)).await
     }
 
-    /// Drives [`recv`](Self::recv) by hand: whether there is something for [`try_recv`](Self::try_recv) is not known before.
     fn poll_came(&mut self, context: &mut Context<'_>) -> Poll<Result<Came, LinkError>> {
         loop {
-            match self.inner.recv()? {
-                Incoming::Head { body_len, .. } => return Poll::Ready(Ok(Came::Head(body_len))),
-                Incoming::Body(target) => return Poll::Ready(Ok(Came::Body(target))),
-                Incoming::Empty => std::task::ready!(self.watched.poll(context))?,
+            if self.asleep {
+                ready!(self.watched.poll(context))?;
+                self.asleep = false;
             }
+            let awake = self.vigil.is_on();
+            let came = match if awake { self.inner.recv_awake()? } else { self.inner.recv()? } {
+                Incoming::Head { body_len, .. } => Came::Head(body_len),
+                Incoming::Body(target) => Came::Body(target),
+                Incoming::Empty if awake => {
+                    if self.vigil.goes_on() {
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    continue;
+                }
+                Incoming::Empty => {
+                    self.vigil.sleeps();
+                    self.asleep = true;
+                    continue;
+                }
+            };
+            self.vigil.ends();
+            return Poll::Ready(Ok(came));
         }
     }
 
@@ -193,6 +284,7 @@ impl AsyncReceiver {
     ///
     /// As [`Receiver::recv`].
     pub fn try_recv(&mut self) -> Result<Incoming<'_>, LinkError> {
+        self.asleep = false;
         self.inner.recv()
     }
 
@@ -212,6 +304,7 @@ impl AsyncReceiver {
 
     /// The half itself.
     pub fn get_mut(&mut self) -> &mut dyn Receiver {
+        self.asleep = false;
         &mut *self.inner
     }
 

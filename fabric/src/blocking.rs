@@ -142,7 +142,7 @@ impl BlockingReceiver {
                 Incoming::Body(target) => return Ok(Came::Body(target)),
                 Incoming::Empty => {}
             }
-            match &self.edges {
+            match &mut self.edges {
                 Some(edges) => edges.wait(deadline)?,
                 None => {
                     self.edges = Some(Edges::of(&self.inner.interests())?);

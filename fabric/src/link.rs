@@ -91,6 +91,13 @@ pub trait Sender: Send {
     /// [`TrySendError::Link`] if the link has ended or the message is over a limit of the link.
     fn try_send(&mut self, head: &[u8], body: Body) -> Result<(), TrySendError>;
 
+    /// Lets the peer see what was taken so far, if that takes no system call. Whether there is nothing left to be done: else
+    /// [`flush`](Sender::flush) soon, which also wakes a peer that sleeps. For those who send one message after the other and
+    /// flush when they have no more: a peer that is awake begins with the first meanwhile.
+    fn publish(&mut self) -> bool {
+        false
+    }
+
     /// Moves on what was taken, and wakes the peer at most once. Whether all of it is out of this half's hands.
     ///
     /// # Errors
@@ -136,6 +143,25 @@ pub trait Receiver: Send {
     ///
     /// If a body waits to be placed.
     fn recv(&mut self) -> Result<Incoming<'_>, LinkError>;
+
+    /// As [`recv`](Receiver::recv), for a caller that looks again by itself soon: [`Incoming::Empty`] asks for no wake-up, if the
+    /// transport can do without, so that the peer need give none. Before it sleeps it has to call `recv`.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    fn recv_awake(&mut self) -> Result<Incoming<'_>, LinkError> {
+        self.recv()
+    }
+
+    /// Whether [`recv_awake`](Receiver::recv_awake) that finds nothing takes no system call.
+    fn looks_for_free(&self) -> bool {
+        false
+    }
 
     /// The head that was received last, once more, until the next one is: for callers that cannot keep the borrow of
     /// [`recv`](Receiver::recv). Empty before the first.

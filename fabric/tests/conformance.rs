@@ -202,6 +202,52 @@ fn there_and_back(make: Maker) {
     });
 }
 
+/// Messages that are published one by one, and flushed only when that is said to be needed, to a receiver that sleeps for some and
+/// looks by itself for others: a lost wake-up, or one that was not owed, hangs.
+fn published_one_by_one(make: Maker) {
+    const COUNT: u32 = 3000;
+    let (mut here, there) = make(&LinkOptions::default());
+    let (turn, turns) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for number in 0..COUNT {
+                while let Err(error) = here.sender.try_send(&number.to_le_bytes(), Body::new()) {
+                    assert!(matches!(error, TrySendError::Full(_)), "{error}");
+                    here.sender.flush().unwrap();
+                }
+                if !here.sender.publish() {
+                    while !here.sender.flush().unwrap() {
+                        std::thread::yield_now();
+                    }
+                }
+                // Now and then the receiver has had them all, and sleeps or looks.
+                if number % 3 == 0 {
+                    turns.recv_timeout(Duration::from_secs(60)).unwrap();
+                }
+            }
+        });
+        let mut receiver = BlockingReceiver::new(there.receiver);
+        for number in 0..COUNT {
+            let until = soon();
+            while number % 7 < 4 {
+                match receiver.get_mut().recv_awake().unwrap() {
+                    Incoming::Head { .. } => break,
+                    Incoming::Empty => assert!(Instant::now() < until, "number {number} does not come"),
+                    Incoming::Body(_) => panic!("only heads"),
+                }
+                std::thread::yield_now();
+            }
+            if number % 7 >= 4 {
+                assert!(matches!(receiver.recv(until).unwrap(), Incoming::Head { .. }));
+            }
+            assert_eq!(receiver.get_mut().head(), number.to_le_bytes());
+            if number % 3 == 0 {
+                turn.send(()).unwrap();
+            }
+        }
+    });
+}
+
 /// The sender says `Full` within its limits, and goes on when there is room.
 fn full_is_said_and_passes(make: Maker) {
     let options = LinkOptions::default().ring_bytes(4096).max_queued_bytes(10_000);
@@ -662,7 +708,8 @@ proptest! {
 macro_rules! suite {
     ($($(#[$attribute:meta])* $kind:ident: [$($only:ident),*];)*) => {$(
         mod $kind {
-            suite!(@ $kind $(#[$attribute])*: messages_arrive_whole_and_in_order, many_small_messages, there_and_back, full_is_said_and_passes,
+            suite!(@ $kind $(#[$attribute])*: messages_arrive_whole_and_in_order, many_small_messages, there_and_back, published_one_by_one,
+                full_is_said_and_passes,
                 a_deadline_is_kept, data_before_the_end, a_dropped_sender_ends_one_way, a_dropped_receiver_is_seen,
                 too_large_is_refused, bodies_land_where_they_are_told, bodies_are_let_go,
                 under_tokio, in_a_level_triggered_loop $(, $only)*);

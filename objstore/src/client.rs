@@ -17,6 +17,7 @@ use dmrpc_memnode::Node;
 use dmrpc_pages::{Extent, PageSize};
 use dmrpc_wire::{Coherence, NodeId, ObjectId, Request, Welcome};
 use parking_lot::Mutex;
+use rustc_hash::FxBuildHasher;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -67,7 +68,8 @@ pub(crate) struct Client {
     coherence: Coherence,
     lines: LineCounts,
     /// Objects that this session has a hold on, and those that it made and lent.
-    pub(crate) known: DashMap<ObjectId, Weak<Object>>,
+    /// A name has random bytes that its maker drew, so that any mixing of them does.
+    pub(crate) known: DashMap<ObjectId, Weak<Object>, FxBuildHasher>,
     /// What of those the node does not know of. Its lock is taken before those of claims.
     pub(crate) unannounced: Mutex<Unannounced>,
     pub(crate) cache: Cache,
@@ -105,7 +107,7 @@ impl Client {
             segments: Segments::default(),
             coherence: welcome.coherence,
             lines: LineCounts::default(),
-            known: DashMap::new(),
+            known: DashMap::with_hasher(FxBuildHasher),
             unannounced: Mutex::default(),
             cache: Cache::new(options.cache_bytes),
             lingering: Mutex::default(),

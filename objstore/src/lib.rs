@@ -50,7 +50,7 @@ pub use draft::Draft;
 pub use edit::Edit;
 pub use error::{StoreError, Subject};
 pub use grant::Granted;
-pub use loan::{Borrows, Lending, Loans, REF_EXTENSION, with_borrower, with_lender};
+pub use loan::{Borrows, Lending, LoanNumbers, Loans, REF_EXTENSION, with_borrower, with_lender};
 pub use private::PrivateView;
 pub use reference::{AnyRef, ObjectRef};
 pub use store::{EmbeddedOptions, INLINE_BYTES, Store, StoreOptions};

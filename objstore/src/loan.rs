@@ -7,7 +7,7 @@
 use crate::client::{Client, PROMOTE_AFTER};
 use crate::codec::Content;
 use crate::layout::Layout;
-use crate::ledger::{Borrowed, Lent};
+use crate::ledger::{Borrowed, Lent, MAX_LOANS};
 use crate::object::Object;
 use crate::reference::Target;
 use crate::{AnyRef, Codec, ObjectRef, Store, StoreError, registry};
@@ -25,8 +25,6 @@ use std::time::{Duration, Instant};
 /// references it is. In other formats it is the pair of this number and those bytes.
 pub const REF_EXTENSION: i8 = 1;
 
-/// The most references that are lent over one link at a time.
-const MAX_LOANS: usize = 1 << 20;
 /// The longest inline bytes that travel with a reference.
 const MAX_INLINE: u64 = 1 << 20;
 
@@ -105,7 +103,7 @@ impl Loans {
     /// The receiver is done with these loans, or they never reached it. Numbers that are not lent are passed over.
     pub fn returned(&self, loans: &[u64]) {
         let mut book = self.shared.book.lock();
-        let returned: Vec<AnyRef> = loans.iter().filter_map(|number| book.returned(*number)).collect();
+        let returned: SmallVec<[AnyRef; 4]> = loans.iter().filter_map(|number| book.returned(*number)).collect();
         drop(book);
         // Not under the lock: the last reference may be among them.
         drop(returned);
@@ -172,7 +170,7 @@ fn linger(lent: Vec<AnyRef>, grace: Duration) {
 fn extents_of(object: &Object, range: &std::ops::Range<u64>) -> SmallVec<[RawExtent; MAX_REF_EXTENTS]> {
     let pages = Layout::pages_of(range, object.client.page_size);
     let extents: SmallVec<[RawExtent; MAX_REF_EXTENTS]> = match object.layout(range) {
-        Some(layout) => layout.cut(pages).take(MAX_REF_EXTENTS + 1).map(|piece| piece.extent.into()).collect(),
+        Some(layout) => layout.extents(pages).take(MAX_REF_EXTENTS + 1).map(RawExtent::from).collect(),
         // Passed on by who has not looked at it: as it came.
         None => object.hinted(pages),
     };
@@ -379,10 +377,16 @@ fn hint(
     Ok((pages.start, extents))
 }
 
+/// Numbers of the loans of a message, which are mostly few.
+pub type LoanNumbers = SmallVec<[u64; 2]>;
+
+/// Bytes of a reference to an object in one piece, and of another's beginning: what a message's table mostly takes.
+const TABLE_BYTES: usize = 128;
+
 /// The references of a message to be sent. Unless [`sent`](Lending::sent), they are taken back.
 pub struct Lending {
     loans: Loans,
-    numbers: Vec<u64>,
+    numbers: LoanNumbers,
     table: Vec<u8>,
     count: u32,
 }
@@ -398,9 +402,14 @@ impl Lending {
         self.count
     }
 
-    /// The message is on its way: the loans stand until they are returned. Gives their numbers.
-    pub fn sent(mut self) -> Vec<u64> {
-        std::mem::take(&mut self.numbers)
+    /// Under which numbers they are lent.
+    pub fn numbers(&self) -> &[u64] {
+        &self.numbers
+    }
+
+    /// The message is on its way: the loans stand until they are returned.
+    pub fn sent(mut self) {
+        self.numbers.clear();
     }
 }
 
@@ -412,7 +421,7 @@ impl Drop for Lending {
 
 thread_local! {
     static LENDER: RefCell<Option<Lending>> = const { RefCell::new(None) };
-    static BORROWER: RefCell<Option<Vec<AnyRef>>> = const { RefCell::new(None) };
+    static BORROWER: RefCell<Option<SmallVec<[AnyRef; 2]>>> = const { RefCell::new(None) };
 }
 
 /// Runs `serialize` so that within it an [`ObjectRef`] serializes to a number, and is lent. Not to be nested.
@@ -432,7 +441,7 @@ thread_local! {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn with_lender<R>(loans: &Loans, serialize: impl FnOnce() -> R) -> (R, Lending) {
-    let lending = Lending { loans: loans.clone(), numbers: Vec::new(), table: Vec::new(), count: 0 };
+    let lending = Lending { loans: loans.clone(), numbers: LoanNumbers::new(), table: Vec::new(), count: 0 };
     let before = LENDER.replace(Some(lending));
     debug_assert!(before.is_none(), "lending scopes are not nested");
     let result = serialize();
@@ -446,7 +455,7 @@ pub fn with_lender<R>(loans: &Loans, serialize: impl FnOnce() -> R) -> (R, Lendi
 ///
 /// As [`Borrows::borrow`], for any of the table; `deserialize` is not run then.
 pub fn with_borrower<R>(borrows: &Borrows, table: &[u8], deserialize: impl FnOnce() -> R) -> Result<R, StoreError> {
-    let mut references = Vec::new();
+    let mut references = SmallVec::new();
     let mut rest = table;
     while !rest.is_empty() {
         let (reference, after) = borrows.borrow(rest)?;
@@ -468,6 +477,9 @@ impl Serialize for AnyRef {
         use serde::ser::Error;
         let index = LENDER.with_borrow_mut(|lender| {
             let lending = lender.as_mut().ok_or_else(|| S::Error::custom(OUTSIDE))?;
+            if lending.count == 0 {
+                lending.table.reserve(TABLE_BYTES);
+            }
             let loan = lending.loans.lend(self, &mut lending.table).map_err(S::Error::custom)?;
             if loan != 0 {
                 lending.numbers.push(loan);

@@ -107,11 +107,11 @@ impl Object {
         hint: (u32, SmallVec<[Extent; 1]>),
     ) -> Arc<Self> {
         let claim = loan.map_or(Claim::Lost, Claim::Borrowed);
-        let object = Self::published(client, id, size, claim, hint);
+        let mut object = Self::published(client, id, size, claim, hint);
         if client.local
             && let Some(layout) = object.layout_of_hint()
         {
-            let _ = object.near.set(layout);
+            object.near = OnceLock::from(layout);
         }
         Arc::new(object)
     }

@@ -18,14 +18,51 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub(crate) struct Overlay {
+    under: Under,
+    len: u64,
+    /// First page to pages.
+    runs: BTreeMap<u32, Run>,
+}
+
+/// What lies under the pages of an overlay.
+struct Under {
     base: Arc<Object>,
     /// Where in its object the picture begins.
     offset: u64,
     floor: u64,
-    len: u64,
     page_size: PageSize,
-    /// First page to pages.
-    runs: BTreeMap<u32, Run>,
+}
+
+impl Under {
+    /// The bytes of a page, or of several.
+    fn bytes_of(&self, pages: Range<u32>) -> Range<u64> {
+        u64::from(pages.start) << self.page_size.shift()..u64::from(pages.end) << self.page_size.shift()
+    }
+
+    /// Fills `into` with what the base has from `offset` of the picture on.
+    fn read(&self, offset: u64, into: &mut [u8]) {
+        let seen = self.floor.saturating_sub(offset).min(into.len() as u64) as usize;
+        let (seen, zeros) = into.split_at_mut(seen);
+        zeros.fill(0);
+        if !seen.is_empty() {
+            let start = self.offset + offset;
+            let range = start..start + seen.len() as u64;
+            self.base.layout(&range).expect("located when the edit was opened").copy_to(start, seen);
+        }
+    }
+
+    /// Fills the bytes of pages with what the base has, but for what of them is in `written`.
+    fn fill(&self, pages: Range<u32>, bytes: &mut [u8], written: &Range<u64>) {
+        let all = self.bytes_of(pages);
+        let middle = written.start.clamp(all.start, all.end)..written.end.clamp(all.start, all.end);
+        if middle.is_empty() {
+            self.read(all.start, bytes);
+        } else {
+            let (head, tail) = ((middle.start - all.start) as usize, (middle.end - all.start) as usize);
+            self.read(all.start, &mut bytes[..head]);
+            self.read(middle.end, &mut bytes[tail..]);
+        }
+    }
 }
 
 /// Adjacent pages of the picture.
@@ -79,6 +116,17 @@ impl Run {
         }
     }
 
+    /// Pages of the arena that may lie behind its own. Whether they do: then they are its own from now on.
+    fn grow(&mut self, extent: Extent) -> bool {
+        let Memory::Arena(run) = &mut self.memory else { return false };
+        if !run.extent.joins(extent) {
+            return false;
+        }
+        run.extent.count += extent.count;
+        self.pages += extent.count;
+        true
+    }
+
     /// Only its first `pages` pages stay.
     fn truncate(&mut self, pages: u32) {
         if let Memory::Arena(run) = &mut self.memory
@@ -95,7 +143,7 @@ impl Overlay {
     /// `base` has to be located for the `len` bytes at `offset`.
     pub(crate) fn new(base: &Arc<Object>, offset: u64, len: u64) -> Self {
         let page_size = base.client.page_size;
-        Self { base: base.clone(), offset, floor: len, len, page_size, runs: BTreeMap::new() }
+        Self { under: Under { base: base.clone(), offset, floor: len, page_size }, len, runs: BTreeMap::new() }
     }
 
     /// The page of the run that has `page`, if one has, and where it begins.
@@ -104,14 +152,9 @@ impl Overlay {
         (page - start < run.pages).then_some((start, run))
     }
 
-    /// The bytes of a page, or of several.
-    fn bytes_of(&self, pages: Range<u32>) -> Range<u64> {
-        u64::from(pages.start) << self.page_size.shift()..u64::from(pages.end) << self.page_size.shift()
-    }
-
     /// The runs of `pages` that the overlay does not have.
-    fn gaps(&self, pages: Range<u32>) -> Vec<Range<u32>> {
-        let mut gaps = Vec::new();
+    fn gaps(&self, pages: Range<u32>) -> SmallVec<[Range<u32>; 4]> {
+        let mut gaps = SmallVec::new();
         let mut page = pages.start;
         if let Some((start, run)) = self.run_of(page) {
             page = start + run.pages;
@@ -128,48 +171,40 @@ impl Overlay {
         gaps
     }
 
-    /// Fills `into` with what the base has from `offset` of the picture on.
-    fn read_base(&self, offset: u64, into: &mut [u8]) {
-        let seen = self.floor.saturating_sub(offset).min(into.len() as u64) as usize;
-        let (seen, zeros) = into.split_at_mut(seen);
-        zeros.fill(0);
-        if !seen.is_empty() {
-            let start = self.offset + offset;
-            let range = start..start + seen.len() as u64;
-            self.base.layout(&range).expect("located when the edit was opened").copy_to(start, seen);
-        }
-    }
-
     /// Takes pages into the overlay, which has none of them. What of them is in `written` is left for the caller to write.
     fn add(&mut self, pages: Range<u32>, written: &Range<u64>) {
         let count = pages.end - pages.start;
-        let client = &self.base.client;
-        let memory = match client.arena.allocate_pages(count) {
-            Some((extent, segment)) => Memory::Arena(ArenaRun { client: client.clone(), extent, segment, used: false }),
-            None => Memory::Heap(Buffer::zeroed((count as usize) << self.page_size.shift())),
+        let allocated = self.under.base.client.arena.allocate_pages(count);
+        // The arena gives low pages first: whoever writes page after page mostly gets neighbours, which are one run.
+        if let Some((extent, _)) = &allocated
+            && let Some((&start, run)) = self.runs.range_mut(..pages.start).next_back()
+            && start + run.pages == pages.start
+            && run.grow(*extent)
+        {
+            let skip = ((pages.start - start) as usize) << self.under.page_size.shift();
+            self.under.fill(pages, &mut run.bytes_mut(self.under.page_size)[skip..], written);
+            return;
+        }
+        let memory = match allocated {
+            Some((extent, segment)) => {
+                let client = self.under.base.client.clone();
+                Memory::Arena(ArenaRun { client, extent, segment, used: false })
+            }
+            None => Memory::Heap(Buffer::zeroed((count as usize) << self.under.page_size.shift())),
         };
         let mut run = Run { pages: count, memory };
-        let all = self.bytes_of(pages.clone());
-        let bytes = run.bytes_mut(self.page_size);
-        let middle = written.start.clamp(all.start, all.end)..written.end.clamp(all.start, all.end);
-        if middle.is_empty() {
-            self.read_base(all.start, bytes);
-        } else {
-            let (head, tail) = ((middle.start - all.start) as usize, (middle.end - all.start) as usize);
-            self.read_base(all.start, &mut bytes[..head]);
-            self.read_base(middle.end, &mut bytes[tail..]);
-        }
+        self.under.fill(pages.clone(), run.bytes_mut(self.under.page_size), written);
         self.runs.insert(pages.start, run);
     }
 
     pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
         let range = offset..offset + bytes.len() as u64;
-        let pages = Layout::pages_of(&range, self.page_size);
+        let pages = Layout::pages_of(&range, self.under.page_size);
         for gap in self.gaps(pages.clone()) {
             self.add(gap, &range);
         }
         let first = self.run_of(pages.start).expect("added above").0;
-        let page_size = self.page_size;
+        let page_size = self.under.page_size;
         for (&start, run) in self.runs.range_mut(first..pages.end) {
             let begins = u64::from(start) << page_size.shift();
             let ends = begins + (u64::from(run.pages) << page_size.shift());
@@ -180,28 +215,28 @@ impl Overlay {
     }
 
     pub(crate) fn read(&self, offset: u64, into: &mut [u8]) {
-        self.read_base(offset, into);
+        self.under.read(offset, into);
         let range = offset..offset + into.len() as u64;
-        let pages = Layout::pages_of(&range, self.page_size);
+        let pages = Layout::pages_of(&range, self.under.page_size);
         if pages.is_empty() {
             return;
         }
         let first = self.run_of(pages.start).map_or(pages.start, |(start, _)| start);
         for (&start, run) in self.runs.range(first..pages.end) {
-            let all = self.bytes_of(start..start + run.pages);
+            let all = self.under.bytes_of(start..start + run.pages);
             let part = range.start.max(all.start)..range.end.min(all.end);
-            let from = &run.bytes(self.page_size)[(part.start - all.start) as usize..(part.end - all.start) as usize];
+            let from = &run.bytes(self.under.page_size)[(part.start - all.start) as usize..(part.end - all.start) as usize];
             into[(part.start - offset) as usize..][..from.len()].copy_from_slice(from);
         }
     }
 
     pub(crate) fn resize(&mut self, len: u64) {
         if len < self.len {
-            self.floor = self.floor.min(len);
-            let pages = self.page_size.pages_for(len).expect("less than before");
+            self.under.floor = self.under.floor.min(len);
+            let pages = self.under.page_size.pages_for(len).expect("less than before");
             self.runs.split_off(&pages);
             if let Some((&start, run)) = self.runs.iter_mut().next_back() {
-                let page_size = self.page_size;
+                let page_size = self.under.page_size;
                 if start + run.pages > pages {
                     run.truncate(pages - start);
                 }
@@ -216,31 +251,31 @@ impl Overlay {
 
     /// Makes an object of `len` bytes of it.
     pub(crate) async fn commit(mut self, len: u64) -> Result<Arc<Object>, StoreError> {
-        let page_size = self.page_size;
+        let page_size = self.under.page_size;
         let pages = page_size.pages_for(len).expect("checked when it was resized");
         let nothing = 0..0;
         // The first page that has nothing of the base.
-        let base_end = page_size.pages_for(self.floor).expect("not longer than the base");
-        if len > self.floor && self.floor & (page_size.bytes() - 1) != 0 {
+        let base_end = page_size.pages_for(self.under.floor).expect("not longer than the base");
+        if len > self.under.floor && self.under.floor & (page_size.bytes() - 1) != 0 {
             // What the base has after the floor in its page is not to be seen.
             let page = base_end - 1;
             if self.run_of(page).is_none() {
                 self.add(page..base_end, &nothing);
             }
         }
-        let shares = self.offset == 0 && !self.gaps(0..base_end).is_empty();
-        if self.offset != 0 {
+        let shares = self.under.offset == 0 && !self.gaps(0..base_end).is_empty();
+        if self.under.offset != 0 {
             for gap in self.gaps(0..base_end) {
                 self.add(gap, &nothing);
             }
         }
-        let client = self.base.client.clone();
+        let client = self.under.base.client.clone();
         // Pages of the base that are not seen any more, and are in no run.
-        let object_end = page_size.pages_for(self.base.size()).expect("an object has fewer");
-        let holes = if shares { self.gaps(base_end..object_end.min(pages).max(base_end)) } else { Vec::new() };
+        let object_end = page_size.pages_for(self.under.base.size()).expect("an object has fewer");
+        let holes = if shares { self.gaps(base_end..object_end.min(pages).max(base_end)) } else { SmallVec::new() };
 
-        let mut patches: Vec<Piece> = Vec::new();
-        let mut kept: Vec<Run> = Vec::new();
+        let mut patches: SmallVec<[Piece; 4]> = SmallVec::new();
+        let mut kept: SmallVec<[Run; 4]> = SmallVec::new();
         for (start, mut run) in std::mem::take(&mut self.runs) {
             if let Memory::Heap(_) = &run.memory {
                 let allocation = client.allocate(run.pages, false).await?;
@@ -263,9 +298,9 @@ impl Overlay {
         patches.extend(holes.into_iter().map(|hole| Piece::hole(hole.start, hole.end - hole.start)));
         patches.sort_unstable_by_key(|piece| piece.at);
 
-        let seen = self.floor.min(len);
-        let mut base = shares.then(|| self.base.clone());
-        let mut ids = Vec::new();
+        let seen = self.under.floor.min(len);
+        let mut base = shares.then(|| self.under.base.clone());
+        let mut ids: SmallVec<[NewPages; 1]> = SmallVec::new();
         for _ in 0..patches.len().div_ceil(MAX_PATCHES).max(1) {
             ids.push(NewPages::new(&client, client.allocate(0, false).await?));
         }

@@ -151,13 +151,15 @@ impl AnyRef {
     ///
     /// [`StoreError::OutOfRange`], and as [`ObjectRef::get`].
     pub async fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), StoreError> {
-        let part = self.slice(offset..offset.saturating_add(into.len() as u64))?;
-        if let Target::Stored(object) = &part.target
+        let range = offset..offset.saturating_add(into.len() as u64);
+        if let Target::Stored(object) = &self.target
             && object.client.local
         {
-            object.locate(&part.range()).await?.copy_to(part.offset, into);
+            let (start, end) = resolve(&range, self.length)?;
+            let (start, end) = (self.offset + start, self.offset + end);
+            object.locate(&(start..end)).await?.copy_to(start, into);
         } else {
-            into.copy_from_slice(View::open(&part).await?.as_bytes());
+            into.copy_from_slice(View::open(&self.slice(range)?).await?.as_bytes());
         }
         Ok(())
     }
@@ -172,7 +174,7 @@ impl AnyRef {
         let Target::Stored(object) = &self.target else { return Ok(Vec::new()) };
         let pages = Layout::pages_of(&self.range(), object.client.page_size);
         if object.client.local {
-            return Ok(object.locate(&self.range()).await?.cut(pages).map(|piece| piece.extent).collect());
+            return Ok(object.locate(&self.range()).await?.extents(pages).collect());
         }
         object.check_claim()?;
         let mut at = 0;

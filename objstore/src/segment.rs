@@ -11,8 +11,8 @@ use dmrpc_fabric::rdma::RemoteRun;
 use dmrpc_pages::{Extent, PageSize};
 use dmrpc_wire::{RegionInfo, SegmentInfo};
 use parking_lot::RwLock;
+use rustc_hash::FxHashMap;
 use rustix::fs::{FileType, Mode, OFlags, SealFlags, fstat};
-use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
@@ -166,7 +166,7 @@ pub(crate) fn memory_error(error: MemoryError) -> StoreError {
 /// The segments that are mapped here, by number. Numbers are never given to other segments.
 #[derive(Default)]
 pub(crate) struct Segments {
-    table: RwLock<HashMap<u32, Arc<Segment>>>,
+    table: RwLock<FxHashMap<u32, Arc<Segment>>>,
 }
 
 impl Segments {

@@ -130,7 +130,8 @@ impl Links {
             (AsyncSender::new(link.sender)?, AsyncReceiver::new(link.receiver)?)
         };
         let store = system.store();
-        let peer = Peer::new(address, on_this_host, self.limits.clone(), Arc::downgrade(&system.0), store.as_ref());
+        let back = Arc::downgrade(&system.0);
+        let peer = Peer::new(address, on_this_host, self.limits.clone(), back, store.as_ref(), sender);
         let sent = system.hello().encode(|frame| peer.send_bare(frame));
         debug_assert!(sent.is_ok(), "a new link has not ended");
         {
@@ -138,7 +139,7 @@ impl Links {
             peers.retain(|peer| peer.end().is_none());
             peers.push(Arc::clone(&peer));
         }
-        system.runtime().spawn(writer::run(sender, Arc::clone(&peer)));
+        system.runtime().spawn(writer::run(Arc::clone(&peer)));
         system.runtime().spawn(reader::run(receiver, Arc::clone(&peer), Arc::downgrade(&system.0)));
         Ok(peer)
     }

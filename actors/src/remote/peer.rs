@@ -1,6 +1,7 @@
 //! One link to another system: what waits to be sent, what waits for answers, what is lent and borrowed.
 //!
-//! 1. Messages leave in the order in which they were queued.
+//! 1. Messages leave in the order in which they were queued, and what is returned ahead of the answer to the question for which
+//!    it was lent, so that whoever gets the answer knows what is still in use.
 //! 2. A request number is in use until its answer came, also if nobody waits any longer; so no answer goes to the wrong one.
 //! 3. After [`Peer::close`] nothing is queued any more and nothing is pending.
 
@@ -11,15 +12,18 @@ use super::frame::{Data, Frame, Kind, MAX_NAME_BYTES};
 use crate::ActorError;
 use crate::system::WeakSystem;
 use bytes::Bytes;
-use dmrpc_fabric::link::{Body, MAX_HEAD_BYTES};
-use dmrpc_objstore::{Borrows, Lending, Loans, Store};
+use dmrpc_fabric::asynchronous::AsyncSender;
+use dmrpc_fabric::link::{Body, LinkError, MAX_HEAD_BYTES, TrySendError};
+use dmrpc_objstore::{Borrows, Lending, LoanNumbers, Loans, Store};
 use parking_lot::Mutex;
 use slab::Slab;
+use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -52,6 +56,16 @@ impl Default for Limits {
     }
 }
 
+/// A message, but for its head.
+struct Encoded<'a> {
+    payload: &'a [u8],
+    table: &'a [u8],
+    refs: u32,
+    /// What is lent for it.
+    loans: &'a [u64],
+    attachments: Vec<Bytes>,
+}
+
 /// Called with the answer, on the reader's task.
 pub(crate) type Completion = Box<dyn FnOnce(Result<Answer<'_>, ActorError>) + Send>;
 
@@ -67,17 +81,84 @@ struct Pending {
     /// `None` when nobody waits any longer.
     completion: Option<Completion>,
     /// What was lent for it.
-    loans: Vec<u64>,
+    loans: LoanNumbers,
 }
 
-/// Messages to be sent, one head after the other.
-#[derive(Default)]
-pub(crate) struct Outbox {
-    pub(crate) heads: Vec<u8>,
-    /// Where each head ends, and its body.
-    pub(crate) messages: VecDeque<(usize, Body)>,
-    pub(crate) bytes: usize,
-    closed: bool,
+/// Loan numbers that go back in one message.
+const MAX_RETURNS: usize = 4096;
+
+/// The half of the link that sends, and what it does not take yet.
+///
+/// Whoever has a message gives it to the link, which lets a peer that is awake see it at once; what else is to be done, waking a
+/// peer that sleeps or waiting for room, is left to the writer's task, once for all that was sent before its turn.
+struct Outbox {
+    link: AsyncSender,
+    /// Heads and bodies that wait for room in the link.
+    waiting: VecDeque<(Box<[u8]>, Body)>,
+    /// Bytes of those.
+    bytes: usize,
+    /// Why the link takes nothing any more, for the writer to say so.
+    failure: Option<LinkError>,
+    /// Where heads are written.
+    head: Vec<u8>,
+    returns: Vec<u64>,
+}
+
+impl Outbox {
+    /// Gives a message to the link, or queues it. Whether the writer is needed.
+    fn put(&mut self, frame: &Frame<'_>, attachments: impl ExactSizeIterator<Item = u64>, body: Body) -> bool {
+        self.head.clear();
+        frame.encode(attachments, &mut self.head);
+        let body = if self.waiting.is_empty() {
+            match self.link.get_mut().try_send(&self.head, body) {
+                Ok(()) => return !self.link.get_mut().publish(),
+                Err(TrySendError::Full(body)) => body,
+                Err(TrySendError::Link(error)) => {
+                    self.failure = Some(error);
+                    return true;
+                }
+            }
+        } else {
+            body
+        };
+        self.bytes += self.head.len() + body.iter().map(Bytes::len).sum::<usize>();
+        self.waiting.push_back((self.head.as_slice().into(), body));
+        true
+    }
+
+    /// Sends back what is returned. Whether the writer is needed.
+    fn put_returns(&mut self, borrows: &Borrows) -> bool {
+        borrows.take_returns(&mut self.returns);
+        let mut needed = false;
+        let returns = std::mem::take(&mut self.returns);
+        for numbers in returns.chunks(MAX_RETURNS) {
+            let payload: SmallVec<[u8; 64]> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            let data = Data::Head { payload: &payload, table: &[] };
+            needed |= self.put(&Frame { data, ..Frame::new(Kind::Return) }, std::iter::empty(), Body::new());
+        }
+        self.returns = returns;
+        self.returns.clear();
+        needed
+    }
+
+    /// Gives all that waits to the link, and flushes that.
+    fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        if let Some(error) = self.failure.take() {
+            return Poll::Ready(Err(error));
+        }
+        while let Some((head, body)) = self.waiting.pop_front() {
+            let len = head.len() + body.iter().map(Bytes::len).sum::<usize>();
+            match self.link.get_mut().try_send(&head, body) {
+                Ok(()) => self.bytes -= len,
+                Err(TrySendError::Link(error)) => return Poll::Ready(Err(error)),
+                Err(TrySendError::Full(body)) => {
+                    self.waiting.push_front((head, body));
+                    ready!(self.link.poll_flush(cx))?;
+                }
+            }
+        }
+        self.link.poll_flush(cx)
+    }
 }
 
 /// A system at the other end of a link.
@@ -85,8 +166,11 @@ pub struct Peer {
     address: Arc<str>,
     on_this_host: bool,
     limits: Limits,
-    outbox: Mutex<Outbox>,
-    /// For the writer: there is something in the outbox, or loans to return, or an end.
+    /// `None` after the end.
+    outbox: Mutex<Option<Outbox>>,
+    /// Bytes that wait in it, to be seen without its lock.
+    waiting_bytes: AtomicUsize,
+    /// For the writer: something is to be done about the outbox, or loans are to be returned.
     pub(crate) work: Arc<Notify>,
     /// For requests that wait: there is room in the outbox.
     room: Notify,
@@ -131,6 +215,7 @@ impl Peer {
         limits: Limits,
         system: WeakSystem,
         store: Option<&Store>,
+        link: AsyncSender,
     ) -> Arc<Self> {
         let work = Arc::new(Notify::new());
         let returns = Arc::clone(&work);
@@ -141,7 +226,15 @@ impl Peer {
             address,
             on_this_host,
             limits,
-            outbox: Mutex::default(),
+            outbox: Mutex::new(Some(Outbox {
+                link,
+                waiting: VecDeque::new(),
+                bytes: 0,
+                failure: None,
+                head: Vec::new(),
+                returns: Vec::new(),
+            })),
+            waiting_bytes: AtomicUsize::new(0),
             work,
             room: Notify::new(),
             pending: Mutex::default(),
@@ -203,28 +296,29 @@ impl Peer {
         codec: Codec,
         write: impl FnOnce(&mut Output<'_>) -> Result<(), ActorError>,
     ) -> Result<(), ActorError> {
-        self.send_under(self.loans.clone(), frame, codec, write).map(drop)
+        self.encoded(self.loans.clone(), codec, write, |encoded| self.queue(frame, encoded))
     }
 
-    /// As [`send`](Peer::send), with the loans under which references go. Gives their numbers.
-    fn send_under(
+    /// Encodes a message, with the loans under which references go, and has it queued. They are taken back if it is not.
+    fn encoded<R>(
         self: &Arc<Self>,
         loans: Loans,
-        frame: Frame<'_>,
         codec: Codec,
         write: impl FnOnce(&mut Output<'_>) -> Result<(), ActorError>,
-    ) -> Result<Vec<u64>, ActorError> {
+        queue: impl FnOnce(Encoded<'_>) -> Result<R, ActorError>,
+    ) -> Result<R, ActorError> {
         // Taken, and not borrowed: `write` is code of the user, which may come back here.
         let mut payload = SCRATCH.take();
         let mut output = Output::new(self, codec, loans, &mut payload);
         let result = write(&mut output).and_then(|()| {
             let (attachments, lending) = (std::mem::take(&mut output.attachments), output.lending.take());
-            let (table, refs) = match &lending {
-                Some(lending) => (lending.table(), lending.count()),
-                None => (&[][..], 0),
+            let (table, refs, loans) = match &lending {
+                Some(lending) => (lending.table(), lending.count(), lending.numbers()),
+                None => (&[][..], 0, &[][..]),
             };
-            self.queue(frame, output.payload, table, refs, attachments)?;
-            Ok(lending.map(Lending::sent).unwrap_or_default())
+            let result = queue(Encoded { payload: output.payload, table, refs, loans, attachments })?;
+            lending.map(Lending::sent);
+            Ok(result)
         });
         // A scratch that grew for a large message is not kept.
         if payload.capacity() <= 4 * INLINE_PAYLOAD_BYTES {
@@ -236,10 +330,7 @@ impl Peer {
     fn queue(
         &self,
         frame: Frame<'_>,
-        payload: &[u8],
-        table: &[u8],
-        refs: u32,
-        attachments: Vec<Bytes>,
+        Encoded { payload, table, refs, attachments, .. }: Encoded<'_>,
     ) -> Result<(), ActorError> {
         let attached: usize = attachments.iter().map(Bytes::len).sum();
         let total = (payload.len() + table.len() + attached) as u64;
@@ -269,20 +360,18 @@ impl Peer {
         attachments: impl ExactSizeIterator<Item = u64>,
         body: Body,
     ) -> Result<(), ActorError> {
-        let body_len: usize = body.iter().map(Bytes::len).sum();
         let mut outbox = self.outbox.lock();
-        if outbox.closed {
+        let Some(open) = &mut *outbox else {
             drop(outbox);
             return Err(self.end.get().cloned().unwrap_or(ActorError::Stopped));
+        };
+        let returned = frame.kind == Kind::Reply && open.put_returns(&self.borrows);
+        if open.put(frame, attachments, body) || returned {
+            self.idle.store(false, Ordering::Relaxed);
+            self.waiting_bytes.store(open.bytes, Ordering::Relaxed);
+            drop(outbox);
+            self.work.notify_one();
         }
-        let before = outbox.heads.len();
-        frame.encode(attachments, &mut outbox.heads);
-        let end = outbox.heads.len();
-        outbox.bytes += end - before + body_len;
-        outbox.messages.push_back((end, body));
-        self.idle.store(false, Ordering::Relaxed);
-        drop(outbox);
-        self.work.notify_one();
         Ok(())
     }
 
@@ -300,37 +389,38 @@ impl Peer {
         let _ = self.send_bare(&Frame { request, target: status, data, ..Frame::new(Kind::Reply) });
     }
 
-    /// Gives the writer what is to be sent, in exchange for an empty outbox.
-    pub(crate) fn take_outbox(&self, into: &mut Outbox) {
-        debug_assert!(into.messages.is_empty());
-        into.heads.clear();
-        into.bytes = 0;
-        let mut outbox = self.outbox.lock();
-        into.closed = outbox.closed;
-        std::mem::swap(&mut *outbox, into);
-        drop(outbox);
-        self.room.notify_waiters();
+    /// Whether nothing is to be done about the outbox, but for loans that are to be returned.
+    pub(crate) fn has_returns_only(&self) -> bool {
+        self.idle.load(Ordering::Relaxed)
     }
 
-    /// Whether nothing is to be sent but returns.
-    pub(crate) fn has_returns_only(&self) -> bool {
-        self.outbox.lock().messages.is_empty()
+    /// Sends what there is to be sent, returns included, and wakes the peer if it sleeps.
+    pub(crate) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        let mut outbox = self.outbox.lock();
+        // After the end there is nothing to be sent, and the writer hears of it.
+        let Some(open) = &mut *outbox else { return Poll::Ready(Ok(())) };
+        open.put_returns(&self.borrows);
+        let had = open.bytes;
+        let polled = open.poll_empty(cx);
+        let made_room = open.bytes < had;
+        self.waiting_bytes.store(open.bytes, Ordering::Relaxed);
+        if matches!(polled, Poll::Ready(Ok(()))) {
+            self.idle.store(true, Ordering::Relaxed);
+        }
+        drop(outbox);
+        if made_room {
+            self.room.notify_waiters();
+        }
+        if polled.is_ready() {
+            self.went_idle.notify_waiters();
+        }
+        polled
     }
 
     /// Says that no more requests are wanted.
     pub(crate) fn say_bye(&self) {
         // If the link has ended, there is nobody to say it to.
         let _ = self.send_bare(&Frame::new(Kind::Bye));
-    }
-
-    /// The writer found nothing to do.
-    pub(crate) fn went_idle(&self) {
-        let outbox = self.outbox.lock();
-        if outbox.messages.is_empty() {
-            self.idle.store(true, Ordering::Relaxed);
-            drop(outbox);
-            self.went_idle.notify_waiters();
-        }
     }
 
     /// Waits until everything that was queued is out, or the link has ended.
@@ -348,14 +438,11 @@ impl Peer {
 
     /// Waits until there is room for one more request.
     pub(crate) async fn has_room(&self) {
-        loop {
-            if self.outbox.lock().bytes < self.limits.max_queued_bytes {
-                return;
-            }
+        while self.is_full() {
             let notified = self.room.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            if self.outbox.lock().bytes < self.limits.max_queued_bytes {
+            if !self.is_full() {
                 return;
             }
             notified.await;
@@ -363,7 +450,8 @@ impl Peer {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.outbox.lock().bytes >= self.limits.max_queued_bytes
+        // Relaxed: it is stored before those who wait for room are told.
+        self.waiting_bytes.load(Ordering::Relaxed) >= self.limits.max_queued_bytes
     }
 
     /// Sends a request and remembers who waits for the answer.
@@ -374,38 +462,34 @@ impl Peer {
         write: impl FnOnce(&mut Output<'_>) -> Result<(), ActorError>,
         completion: Completion,
     ) -> Result<Withdrawal, ActorError> {
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let request = {
-            let mut pending = self.pending.lock();
-            if let Some(end) = self.end.get() {
-                return Err(end.clone());
-            }
-            if pending.len() >= MAX_PENDING {
-                return Err(ActorError::MailboxFull);
-            }
-            pending.insert(Pending { serial, completion: Some(completion), loans: Vec::new() }) as u32
-        };
         // The other end may not be able to reach what is not published: then it is to be there without having to be waited for.
         let loans = if self.on_this_host { self.loans.until_answered() } else { self.loans.clone() };
-        let sent = self.send_under(loans, Frame { request, ..frame }, codec, write);
-        let mut pending = self.pending.lock();
-        let entry = pending.get_mut(request as usize).filter(|pending| pending.serial == serial);
-        match (sent, entry) {
-            (Ok(lent), Some(entry)) => entry.loans = lent,
-            // The answer was faster.
-            (Ok(lent), None) => {
-                drop(pending);
-                self.outlived(&lent);
-            }
-            (Err(error), entry) => {
+        self.encoded(loans, codec, write, |encoded| {
+            let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+            let loans = encoded.loans.into();
+            // Before it can be answered.
+            let request = self.await_answer(Pending { serial, completion: Some(completion), loans })?;
+            if let Err(error) = self.queue(Frame { request, ..frame }, encoded) {
+                let mut pending = self.pending.lock();
                 // Unless the end of the link was faster.
-                if entry.is_some() {
+                if pending.get(request as usize).is_some_and(|pending| pending.serial == serial) {
                     pending.remove(request as usize);
                 }
                 return Err(error);
             }
+            Ok(Withdrawal { peer: Some(Arc::clone(self)), request, serial })
+        })
+    }
+
+    fn await_answer(&self, awaited: Pending) -> Result<u32, ActorError> {
+        let mut pending = self.pending.lock();
+        if let Some(end) = self.end.get() {
+            return Err(end.clone());
         }
-        Ok(Withdrawal { peer: Arc::clone(self), request, serial })
+        if pending.len() >= MAX_PENDING {
+            return Err(ActorError::MailboxFull);
+        }
+        Ok(pending.insert(awaited) as u32)
     }
 
     /// An answer came. Whether anything with this number was pending.
@@ -483,10 +567,10 @@ impl Peer {
         if self.end.set(error.clone()).is_err() {
             return;
         }
-        {
-            let mut outbox = self.outbox.lock();
-            *outbox = Outbox { closed: true, ..Outbox::default() };
-        }
+        // Not under the lock: with a body its owner's code may be run.
+        let outbox = self.outbox.lock().take();
+        self.waiting_bytes.store(0, Ordering::Relaxed);
+        drop(outbox);
         let pending = std::mem::take(&mut *self.pending.lock());
         for (_, pending) in pending {
             if let Some(completion) = pending.completion {
@@ -513,13 +597,23 @@ impl Peer {
 
 /// A request under way. Dropped, it is withdrawn, unless its answer came.
 pub(crate) struct Withdrawal {
-    peer: Arc<Peer>,
+    /// `None` when there is nothing to withdraw.
+    peer: Option<Arc<Peer>>,
     request: u32,
     serial: u64,
 }
 
+impl Withdrawal {
+    /// The answer came.
+    pub(crate) fn answered(mut self) {
+        self.peer = None;
+    }
+}
+
 impl Drop for Withdrawal {
     fn drop(&mut self) {
-        self.peer.withdraw(self.request, self.serial);
+        if let Some(peer) = &self.peer {
+            peer.withdraw(self.request, self.serial);
+        }
     }
 }

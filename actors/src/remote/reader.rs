@@ -15,6 +15,7 @@ use dmrpc_fabric::buffer::Buffer;
 use dmrpc_fabric::link::{Incoming, LinkError, Target};
 use dmrpc_objstore::{NodeId, Store, StoreOptions};
 use dmrpc_wire::{Inlined, WireRef};
+use smallvec::SmallVec;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,7 +178,7 @@ impl Reader<'_> {
                 if !rest.is_empty() {
                     return Err(BadHead("a return that is cut").into());
                 }
-                let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_le_bytes(*number)).collect();
+                let numbers: SmallVec<[u64; 16]> = numbers.iter().map(|number| u64::from_le_bytes(*number)).collect();
                 peer.loans().returned(&numbers);
             }
             Kind::Bye => peer.retire(),

@@ -181,8 +181,10 @@ pub(crate) async fn ask_over<R: Send + 'static>(
         // Whoever waited may be gone.
         let _ = sender.send(outcome.and_then(read));
     });
-    let _withdrawal = peer.request(frame, codec, write, completion)?;
-    receiver.await.unwrap_or(Err(ActorError::Stopped))
+    let withdrawal = peer.request(frame, codec, write, completion)?;
+    let answer = receiver.await.unwrap_or(Err(ActorError::Stopped));
+    withdrawal.answered();
+    answer
 }
 
 /// Asks for the number of an actor.

@@ -215,7 +215,8 @@ impl ShmReceiver {
         Ok(())
     }
 
-    fn receive(&mut self) -> Result<Step, LinkError> {
+    /// `awake`: the caller does not go to sleep if there is nothing.
+    fn receive(&mut self, awake: bool) -> Result<Step, LinkError> {
         if self.waiting && self.consumer.has_news() {
             self.stop_waiting();
         }
@@ -224,6 +225,10 @@ impl ShmReceiver {
         }
         loop {
             match self.step()? {
+                Step::Nothing if awake => {
+                    self.give_back();
+                    return Ok(Step::Nothing);
+                }
                 Step::Nothing => {
                     if self.settle()? {
                         return Ok(Step::Nothing);
@@ -247,9 +252,9 @@ impl ShmReceiver {
     }
 }
 
-impl Receiver for ShmReceiver {
-    fn recv(&mut self) -> Result<Incoming<'_>, LinkError> {
-        let step = self.receive();
+impl ShmReceiver {
+    fn next(&mut self, awake: bool) -> Result<Incoming<'_>, LinkError> {
+        let step = self.receive(awake);
         self.said_empty = matches!(step, Ok(Step::Nothing));
         match step {
             Ok(Step::Nothing | Step::Yield) => Ok(Incoming::Empty),
@@ -261,6 +266,20 @@ impl Receiver for ShmReceiver {
                 Err(error)
             }
         }
+    }
+}
+
+impl Receiver for ShmReceiver {
+    fn recv(&mut self) -> Result<Incoming<'_>, LinkError> {
+        self.next(false)
+    }
+
+    fn recv_awake(&mut self) -> Result<Incoming<'_>, LinkError> {
+        self.next(true)
+    }
+
+    fn looks_for_free(&self) -> bool {
+        true
     }
 
     fn head(&self) -> &[u8] {

@@ -136,6 +136,14 @@ impl Producer {
         self.tail
     }
 
+    /// After `publish`: whether the consumer sleeps or is about to, and is to be woken later, when
+    /// [`consumer_wants_bell`](Producer::consumer_wants_bell) says so. If not it has seen or will see what was published.
+    pub(crate) fn consumer_sleeps(&self) -> bool {
+        // Pairs with the fence of `Consumer::prepare_wait`: either we see its flag or it sees our tail.
+        fence(Ordering::SeqCst);
+        self.indices().consumer.0.waits.load(Ordering::Relaxed) != 0
+    }
+
     /// After `publish`: whether the consumer is to be woken.
     pub(crate) fn consumer_wants_bell(&self) -> bool {
         // Pairs with the fence of `Consumer::prepare_wait`: either we see its flag or it sees our tail.
@@ -465,6 +473,19 @@ mod loom_tests {
         }
     }
 
+    /// As `ShmSender::publish` does for each byte but the last, and `ShmSender::flush` then; what is sent fits.
+    fn send_quietly(producer: &mut Producer, bytes: &[u8], data: &Bell) {
+        let mut owes_bell = false;
+        for byte in bytes {
+            assert!(producer.room(1).unwrap() > 0);
+            producer.push(std::slice::from_ref(byte));
+            owes_bell |= producer.publish() && producer.consumer_sleeps();
+        }
+        if owes_bell && producer.consumer_wants_bell() {
+            data.ring();
+        }
+    }
+
     /// As `ShmReceiver::recv` does. `None` at the end.
     fn receive(consumer: &mut Consumer, data: &Bell, space: &Bell) -> Option<u8> {
         loop {
@@ -526,6 +547,26 @@ mod loom_tests {
     #[test]
     fn loom_a_message_at_a_time() {
         all_arrive(4, &[b"a", b"b", b"c"], 3);
+    }
+
+    /// Invariant 4 where the bell is rung later than what was published, and only if the consumer was seen to sleep.
+    #[test]
+    fn loom_published_first_and_rung_later() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let (mut producer, mut consumer, [data, _], [data_there, space_there]) = ends(4);
+            let sender = thread::spawn(move || {
+                send_quietly(&mut producer, b"ab", &data);
+                send_quietly(&mut producer, b"c", &data);
+                producer
+            });
+            // No end wakes it: only the bells do.
+            for expected in *b"abc" {
+                assert_eq!(receive(&mut consumer, &data_there, &space_there), Some(expected));
+            }
+            sender.join().unwrap();
+        });
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub(super) struct ShmSender {
     pub(super) turn_bytes: u64,
     /// Whether `space` was rung by ourselves, to go on after others had their turn.
     pub(super) yielded: bool,
+    /// Whether something was published while the consumer slept, and the bell is still to be looked to.
+    pub(super) owes_bell: bool,
 }
 
 /// Why `pump` stopped.
@@ -68,7 +70,8 @@ impl ShmSender {
 
     /// Publishes what is written and wakes the consumer if it sleeps.
     fn announce(&mut self) {
-        if self.producer.publish() && self.producer.consumer_wants_bell() {
+        let published = self.producer.publish();
+        if (std::mem::take(&mut self.owes_bell) || published) && self.producer.consumer_wants_bell() {
             self.data.ring();
         }
     }
@@ -169,6 +172,13 @@ impl Sender for ShmSender {
         self.queue.push_message(head, body, body_len);
         self.pump()?;
         Ok(())
+    }
+
+    fn publish(&mut self) -> bool {
+        if self.producer.publish() && self.producer.consumer_sleeps() {
+            self.owes_bell = true;
+        }
+        !self.owes_bell && self.queue.is_empty() && !self.waiting
     }
 
     fn flush(&mut self) -> Result<bool, LinkError> {

@@ -146,6 +146,7 @@ impl Kit {
             max_queued_bytes: options.max_queued_bytes,
             turn_bytes: options.turn_bytes.max(1),
             yielded: false,
+            owes_bell: false,
         };
         let receiver = ShmReceiver {
             consumer,
