@@ -65,7 +65,7 @@ impl Watched {
 /// (`compare/run.py cow`, one at a time).
 const VIGIL: Duration = Duration::from_micros(50);
 
-/// After so many vigils in vain, one after the other, there is only one in 2^so many waits.
+/// With so many vigils in vain more than others, there is only one in 2^so many waits.
 const MAX_VAIN: u32 = 10;
 
 /// Whether a receiver that finds nothing stays awake for a while.
@@ -75,7 +75,7 @@ const MAX_VAIN: u32 = 10;
 /// thread have their turn meanwhile: whoever keeps a vigil goes to the end of their queue. Where a runtime has several threads
 /// that queue would wake others of them, so there is none.
 struct Vigil {
-    /// `None` where there is none to be kept.
+    /// How many more were in vain than not; `None` where there is none to be kept.
     vain: Option<u32>,
     /// Waits before the next.
     rest: u32,
@@ -94,9 +94,8 @@ impl Vigil {
     }
 
     /// Nothing is there. Whether to look again.
-    fn goes_on(&mut self) -> bool {
+    fn goes_on(&mut self, now: Instant) -> bool {
         let Some(vain) = &mut self.vain else { return false };
-        let now = Instant::now();
         if now - *self.since.get_or_insert(now) < VIGIL {
             return true;
         }
@@ -106,10 +105,13 @@ impl Vigil {
         false
     }
 
-    /// Something came.
+    /// Something came. It takes as many vigils that were not in vain to be back where it was before others were.
     fn ends(&mut self) {
-        if self.since.take().is_some() {
-            self.vain = Some(0);
+        if self.since.take().is_some()
+            && let Some(vain) = &mut self.vain
+        {
+            *vain = vain.saturating_sub(1);
+            self.rest = if *vain > 0 { 1 << *vain } else { 0 };
         }
     }
 
@@ -261,7 +263,7 @@ impl AsyncReceiver {
                 Incoming::Head { body_len, .. } => Came::Head(body_len),
                 Incoming::Body(target) => Came::Body(target),
                 Incoming::Empty if awake => {
-                    if self.vigil.goes_on() {
+                    if self.vigil.goes_on(Instant::now()) {
                         context.waker().wake_by_ref();
                         return Poll::Pending;
                     }
@@ -355,5 +357,45 @@ impl AsyncListener {
     /// The listener itself.
     pub fn get_ref(&self) -> &Listener {
         &self.inner
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many waits there are until the next vigil.
+    fn waits(vigil: &mut Vigil) -> u32 {
+        let mut waits = 0;
+        while !vigil.is_on() {
+            vigil.sleeps();
+            waits += 1;
+        }
+        waits
+    }
+
+    #[test]
+    fn vigils_in_vain_become_rare_and_others_make_up_for_them() {
+        let mut vigil = Vigil { vain: Some(0), rest: 0, since: None };
+        let now = Instant::now();
+        let in_vain = |vigil: &mut Vigil| {
+            assert!(vigil.goes_on(now) && vigil.goes_on(now + VIGIL / 2));
+            assert!(!vigil.goes_on(now + VIGIL));
+        };
+        for expected in [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024, 1024] {
+            in_vain(&mut vigil);
+            assert_eq!(waits(&mut vigil), expected);
+        }
+        for expected in [512, 256, 128, 64, 32, 16, 8, 4, 2, 0, 0] {
+            assert!(vigil.goes_on(now));
+            vigil.ends();
+            assert_eq!(waits(&mut vigil), expected);
+        }
+        // What is there at once says nothing.
+        vigil.ends();
+        assert!(vigil.is_on());
+        in_vain(&mut vigil);
+        vigil.ends();
+        assert_eq!(waits(&mut vigil), 2);
     }
 }

@@ -61,8 +61,8 @@ impl Edges {
     pub(crate) fn of(interests: &[Interest<'_>]) -> Result<Self, LinkError> {
         let failed = |error| LinkError::io("making a set of descriptors to wait for", error);
         let set = epoll::create(CreateFlags::CLOEXEC).map_err(failed)?;
-        let alarm =
-            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK).map_err(failed)?;
+        let alarm = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
+            .map_err(failed)?;
         epoll::add(&set, &alarm, EventData::new_u64(ALARM), EventFlags::IN | EventFlags::ET).map_err(failed)?;
         for interest in interests {
             let ready = if interest.writable { EventFlags::OUT } else { EventFlags::IN };

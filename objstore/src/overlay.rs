@@ -225,7 +225,8 @@ impl Overlay {
         for (&start, run) in self.runs.range(first..pages.end) {
             let all = self.under.bytes_of(start..start + run.pages);
             let part = range.start.max(all.start)..range.end.min(all.end);
-            let from = &run.bytes(self.under.page_size)[(part.start - all.start) as usize..(part.end - all.start) as usize];
+            let from =
+                &run.bytes(self.under.page_size)[(part.start - all.start) as usize..(part.end - all.start) as usize];
             into[(part.start - offset) as usize..][..from.len()].copy_from_slice(from);
         }
     }

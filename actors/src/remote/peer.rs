@@ -14,7 +14,7 @@ use crate::system::WeakSystem;
 use bytes::Bytes;
 use dmrpc_fabric::asynchronous::AsyncSender;
 use dmrpc_fabric::link::{Body, LinkError, MAX_HEAD_BYTES, TrySendError};
-use dmrpc_objstore::{Borrows, Lending, LoanNumbers, Loans, Store};
+use dmrpc_objstore::{Borrows, LoanNumbers, Loans, Store};
 use parking_lot::Mutex;
 use slab::Slab;
 use smallvec::SmallVec;
@@ -317,7 +317,9 @@ impl Peer {
                 None => (&[][..], 0, &[][..]),
             };
             let result = queue(Encoded { payload: output.payload, table, refs, loans, attachments })?;
-            lending.map(Lending::sent);
+            if let Some(lending) = lending {
+                lending.sent();
+            }
             Ok(result)
         });
         // A scratch that grew for a large message is not kept.
