@@ -102,7 +102,7 @@ test-python: python ## The Python package against a real memory node
 	python -m pytest pydmrpc
 
 .PHONY: test-rdma
-test-rdma: ## What needs an RDMA device, in an emulated guest that has one
+test-rdma: python ## What needs an RDMA device, in an emulated guest that has one
 	tests/rdma/run
 
 .PHONY: test-rdma-two

@@ -13,6 +13,7 @@ run objstore-rdma --ignored --skip the_other_store --skip a_node_on_another_host
 run actors-remote rdma --ignored --test-threads 1
 run fabric-death rdma_ --ignored --test-threads 1
 run fabric-conformance rdma:: --skip fake_ --ignored --test-threads 1
+run python.sh
 # Nothing depends on figures.
 timeout 60 /bin/figures.sh 200 || echo "no figures within a minute"
 [ -z "$failed" ] || { echo "failed:$failed"; exit 1; }
