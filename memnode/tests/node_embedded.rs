@@ -48,6 +48,33 @@ fn clients_of_the_same_process() {
     writer.next().map(drop).expect_err("the link has ended");
 }
 
+/// Memory is of the NUMA node that was named, and of no other.
+#[test]
+#[ignore = "needs two NUMA nodes: make test-rdma"]
+fn memory_is_of_the_numa_node_that_was_named() {
+    for wanted in [0, 1] {
+        let mut config = config(&format!("memory_is_of_numa_node_{wanted}"));
+        config.numa_node = Some(wanted);
+        let node = Node::start(config).expect("a node");
+        let mut writer = Client::local(&node.addresses()[0]);
+        let (_info, mut arena) = writer.lease(64, 4).expect("a lease");
+        arena.write(0, &pattern(1, 64 * 4096));
+        // Of each mapping: how many pages are on which node, as in `N0=64`.
+        let maps = std::fs::read_to_string("/proc/self/numa_maps").expect("a kernel that knows NUMA");
+        let pages = |node: u32| -> u64 {
+            let key = format!("N{node}=");
+            let segments = maps.lines().filter(|line| line.contains("dmrpc-segment"));
+            segments
+                .flat_map(|line| line.split(' ').filter_map(|word| word.strip_prefix(&key)?.parse::<u64>().ok()))
+                .sum()
+        };
+        assert!(pages(wanted) >= 64 && pages(1 - wanted) == 0, "node {wanted}:\n{maps}");
+        drop(arena);
+        writer.bye();
+        node.shutdown();
+    }
+}
+
 /// Bodies that are handed over within the process end their transfers in the client's thread: the loop hears of it.
 #[test]
 fn bytes_of_the_same_process() {

@@ -245,6 +245,9 @@ impl Client {
     /// As [`allocate`](Client::allocate), if that need not wait.
     pub(crate) fn try_allocate(&self, pages: u32, scattered: bool) -> Result<Option<Allocation>, StoreError> {
         self.check_open()?;
+        if let Some(far) = &self.far {
+            far.give_back(&self.arena);
+        }
         let Some((allocation, low)) = self.arena.allocate(pages, scattered)? else { return Ok(None) };
         if low && let Shortage::Ask { pages, slots } = self.arena.shortage(0) {
             // What fails now is asked for again by whoever needs it.

@@ -1,11 +1,14 @@
 //! Memory of a node that is reached over RDMA: read and written without the node's having a part in it (`docs/rdma.md`).
 //!
-//! 1. What is read counts only if the object stood on the board before and after it was. Otherwise the node is asked.
-//! 2. The bytes of an object are posted before its commit, to the same queue pair.
+//! 1. What is read counts if the session holds the object, which the node is known to have: then its pages are nothing else's, and the
+//!    link ends before they are. Otherwise it counts only if the object stood on the board before and after it was read, and if it did
+//!    not the node is asked.
+//! 2. The bytes of an object are posted before its commit, to the same queue pair; those of a large one are in their place before
+//!    that is sent. Pages that a device may still write to are not given back.
 //! 3. A key is used only for what is known to be registered: an object that this session does not hold itself has to be on the
 //!    board before its pages are read at all. A key that ended would end the link.
 
-use crate::arena::Allocation;
+use crate::arena::{Allocation, Arena};
 use crate::buffer::Buffer;
 use crate::client::Client;
 use crate::draft::NewPages;
@@ -14,10 +17,10 @@ use crate::object::Object;
 use crate::session::{Answer, Undo};
 use crate::{StoreError, Subject};
 use dmrpc_fabric::link::{Body, LinkError};
-use dmrpc_fabric::rdma::{Block, Heap, OneSided, RemoteRun, Step};
+use dmrpc_fabric::rdma::{BULK_BYTES, Block, Heap, OneSided, RemoteRun, Step};
 use dmrpc_pages::Extent;
-use dmrpc_wire::{Commit, ObjectId, Patch, RegionInfo, Request};
-use parking_lot::RwLock;
+use dmrpc_wire::{Commit, ObjectId, Patch, RegionInfo, Request, SlotLease};
+use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -32,11 +35,26 @@ pub(crate) struct Far {
     heap: Arc<Heap>,
     /// Where segments can be read; `None` is the board.
     regions: RwLock<HashMap<Option<u32>, RegionInfo>>,
+    /// Pages and slots of objects that were given up while they were written, and are written no more.
+    given_up: Arc<Mutex<Vec<Allocation>>>,
+}
+
+/// Pages that are being written, for whoever waits for that; given up if nobody does.
+struct Written {
+    pages: Option<Allocation>,
+    given_up: Arc<Mutex<Vec<Allocation>>>,
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        // In a thread that may have any lock but this one: what else is to be done, others do.
+        self.given_up.lock().extend(self.pages.take());
+    }
 }
 
 impl Far {
     pub(crate) fn new(one_sided: OneSided) -> Result<Self, LinkError> {
-        Ok(Self { heap: one_sided.heap()?, one_sided, regions: RwLock::default() })
+        Ok(Self { heap: one_sided.heap()?, one_sided, regions: RwLock::default(), given_up: Arc::default() })
     }
 
     /// A buffer that can be read into and written from; one in the heap if no memory can be registered.
@@ -47,6 +65,14 @@ impl Far {
                 tracing::warn!("bytes are sent as messages: {error}");
                 Buffer::zeroed(len)
             }
+        }
+    }
+
+    /// Gives back what can be used again of objects that were given up.
+    pub(crate) fn give_back(&self, arena: &Arena) {
+        for Allocation { id, pieces } in std::mem::take(&mut *self.given_up.lock()) {
+            let slot = SlotLease::new(id.slot(), id.generation());
+            arena.give_back(pieces.iter().map(|(extent, _)| *extent), &[slot]);
         }
     }
 
@@ -85,14 +111,24 @@ pub(crate) async fn read(object: &Object, range: &Range<u64>) -> Result<Option<A
     let client = &object.client;
     let Some(far) = &client.far else { return Ok(None) };
     let len = (range.end - range.start) as usize;
+    if len == 0 {
+        return Ok(None);
+    }
+    if object.is_fixed() {
+        let Ok(mut block) = far.heap.block(len) else { return Ok(None) };
+        let steps = steps(object, far, range, &mut block).await?;
+        if steps.is_empty() {
+            return Ok(Some(Arc::new(Buffer::registered(block, len))));
+        }
+        // If the link is gone whoever asks the node is told why.
+        return Ok(far.one_sided.read(block, steps).await.ok().map(|block| Arc::new(Buffer::registered(block, len))));
+    }
+
     let id = object.id();
     let board = client.region(far, None).await?;
     let Some(entry) = run(&board, u64::from(id.slot()) * ENTRY_BYTES as u64, ENTRY_BYTES as u64) else {
         return Ok(None);
     };
-    if len == 0 {
-        return Ok(None);
-    }
     let entry_at = |at, fenced| Step { at, len: ENTRY_BYTES, remote: entry, fenced };
     // Behind the bytes there is place for two entries.
     let tail = len.next_multiple_of(ENTRY_BYTES);
@@ -103,8 +139,24 @@ pub(crate) async fn read(object: &Object, range: &Range<u64>) -> Result<Option<A
             _ => return Ok(None),
         };
     }
+    let mut all = vec![entry_at(tail, false)];
+    all.extend(steps(object, far, range, &mut block).await?);
+    all.push(entry_at(tail + ENTRY_BYTES, true));
+    match far.one_sided.read(block, all).await {
+        Ok(block) => {
+            let generation = u64::from(id.generation());
+            let was_there = [tail, tail + ENTRY_BYTES].iter().all(|&at| entry_in(&block, at) == generation);
+            Ok(was_there.then(|| Arc::new(Buffer::registered(block, len))))
+        }
+        // As above.
+        Err(_) => Ok(None),
+    }
+}
 
-    let mut steps = vec![entry_at(tail, false)];
+/// What has to be read for bytes of an object. Holes are filled here.
+async fn steps(object: &Object, far: &Far, range: &Range<u64>, block: &mut Block) -> Result<Vec<Step>, StoreError> {
+    let (client, len) = (&object.client, (range.end - range.start) as usize);
+    let mut steps = Vec::new();
     let shift = client.page_size.shift();
     let pages = Layout::pages_of(range, client.page_size);
     let mut skip = range.start - (u64::from(pages.start) << shift);
@@ -125,29 +177,20 @@ pub(crate) async fn read(object: &Object, range: &Range<u64>) -> Result<Option<A
     if at != len {
         return Err(StoreError::Malformed("extents that are too few"));
     }
-    steps.push(entry_at(tail + ENTRY_BYTES, true));
-    match far.one_sided.read(block, steps).await {
-        Ok(block) => {
-            let generation = u64::from(id.generation());
-            let was_there = [tail, tail + ENTRY_BYTES].iter().all(|&at| entry_in(&block, at) == generation);
-            Ok(was_there.then(|| Arc::new(Buffer::registered(block, len))))
-        }
-        // The link is gone: whoever asks the node is told why.
-        Err(_) => Ok(None),
-    }
+    Ok(steps)
 }
 
 fn entry_in(block: &Block, at: usize) -> u64 {
     u64::from_ne_bytes(block[at..at + ENTRY_BYTES].try_into().expect("eight bytes"))
 }
 
-/// An object with the bytes of a buffer: written and published behind one doorbell, and not waited for. `None` if the buffer
-/// is not registered.
+/// An object with the bytes of a buffer: written and published behind one doorbell, and not waited for; but a large one is
+/// written first, beside what else the session has to say. `None` if the buffer is not registered.
 pub(crate) async fn put(client: &Arc<Client>, buffer: &Arc<Buffer>) -> Result<Option<Arc<Object>>, StoreError> {
     let (Some(far), Some(block)) = (&client.far, buffer.block()) else { return Ok(None) };
     let size = buffer.len() as u64;
     let count = client.page_size.pages_for(size).expect("checked before");
-    let pages = NewPages::new(client, client.allocate(count, false).await?);
+    let mut pages = NewPages::new(client, client.allocate(count, false).await?);
     let shift = client.page_size.shift();
     let (mut steps, mut patches, mut extents) = (Vec::new(), SmallVec::<[Patch; 1]>::new(), SmallVec::new());
     let (mut at, mut page) = (0, 0);
@@ -160,12 +203,23 @@ pub(crate) async fn put(client: &Arc<Client>, buffer: &Arc<Buffer>) -> Result<Op
         at += len;
         page += extent.count;
     }
+    if buffer.len() > BULK_BYTES {
+        let written = Written { pages: Some(pages.into_allocation()), given_up: far.given_up.clone() };
+        let mut written = far
+            .one_sided
+            .write(block.clone(), std::mem::take(&mut steps), written)
+            .await
+            .map_err(|error| client.end_of_session().unwrap_or_else(|| client.session.unreachable(&error)))?;
+        pages = NewPages::new(client, written.pages.take().expect("taken here only"));
+    }
     let mut session = client.session.lock();
     // Releases go along: they need no wake-up of their own.
     session.send_releases();
     let id = pages.id();
     let commit = Commit { id, base: ObjectId::NULL, size, patches: &patches };
-    far.one_sided.write_behind(block.clone(), steps);
+    if !steps.is_empty() {
+        far.one_sided.write_behind(block.clone(), steps);
+    }
     let sequence = session.send(&Request::Commit(commit), Body::new())?;
     // The object has the pages from here on.
     let Allocation { .. } = pages.into_allocation();

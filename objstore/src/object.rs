@@ -19,7 +19,7 @@ use dmrpc_wire::{Commit, Grant, GrantToken, MAX_REF_EXTENTS, ObjectId, Patch, Ra
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub(crate) struct Object {
     claim: Mutex<Claim<Making, Loan>>,
     /// Whether the node has been told of it.
     published: AtomicBool,
+    /// The request behind which the node has the object: 0 if it is known to, [`u64::MAX`] if nobody here knows.
+    commit: AtomicU64,
     /// Whether nothing covers it any more: what the claim says, to be seen without its lock.
     lost: AtomicBool,
     /// Whether it was there when borrowed references were last looked through.
@@ -75,6 +77,7 @@ impl Object {
             size,
             claim: Mutex::new(Claim::Unpublished(making)),
             published: AtomicBool::new(false),
+            commit: AtomicU64::new(u64::MAX),
             lost: AtomicBool::new(false),
             aged: AtomicBool::new(false),
             hint: (0, SmallVec::new()),
@@ -87,6 +90,7 @@ impl Object {
     /// An object that this session has a hold on.
     pub(crate) fn held(client: &Arc<Client>, id: ObjectId, size: u64) -> Arc<Self> {
         let object = Arc::new(Self::published(client, id, size, Claim::Held, (0, SmallVec::new())));
+        object.set_commit(0);
         object.make_known();
         object
     }
@@ -130,6 +134,7 @@ impl Object {
             lost: AtomicBool::new(claim.is_lost()),
             claim: Mutex::new(claim),
             published: AtomicBool::new(true),
+            commit: AtomicU64::new(u64::MAX),
             aged: AtomicBool::new(false),
             hint,
             near: OnceLock::new(),
@@ -303,6 +308,7 @@ impl Object {
     pub(crate) fn adopted(self: &Arc<Self>, held: bool) {
         let loan = self.change_claim(|claim| claim.adopted(held));
         if held {
+            self.set_commit(0);
             self.make_known();
         }
         if let Some(loan) = loan {
@@ -386,6 +392,20 @@ impl Object {
     /// Whether this session has a hold of its own on it.
     pub(crate) fn is_held(&self) -> bool {
         matches!(&*self.claim.lock(), Claim::Held)
+    }
+
+    /// The node has the object when it has applied the request of that number.
+    pub(crate) fn set_commit(&self, sequence: u64) {
+        // Relaxed: only ever becomes a weaker demand, of which the session's lock says whether it is met.
+        self.commit.fetch_min(sequence, Ordering::Relaxed);
+    }
+
+    /// Whether the node has it, held by this session: then its pages are nothing else's as long as this session lasts and
+    /// this reference does.
+    pub(crate) fn is_fixed(&self) -> bool {
+        // Relaxed: as above.
+        let commit = self.commit.load(Ordering::Relaxed);
+        self.is_held() && (commit == 0 || self.client.session.lock().state().has_applied(commit))
     }
 
     /// The extents of some pages. Asks the node, if need be, once.

@@ -358,6 +358,7 @@ impl Held<'_> {
 
     /// Remembers which object a commit makes, in case it fails.
     pub(crate) fn remember_commit(&mut self, sequence: u64, object: &Arc<Object>) {
+        object.set_commit(sequence);
         self.state.commits.push_back((sequence, Arc::downgrade(object)));
     }
 
@@ -426,6 +427,11 @@ impl State {
             self.commits.pop_front();
         }
         self.forget();
+    }
+
+    /// Whether the node is known to have applied a request.
+    pub(crate) fn has_applied(&self, sequence: u64) -> bool {
+        self.applied >= sequence
     }
 
     fn forget(&mut self) {

@@ -69,7 +69,7 @@ fn edits_share_what_they_do_not_touch() {
     node.shutdown();
 }
 
-/// The node's loop does not wake for a read: but for its ticks and the session's renewals it sleeps.
+/// The node's loop does not wake for a read: however many there are, it wakes for its ticks and the session's renewals alone.
 #[test]
 #[ignore = "needs an RDMA device: make test-rdma"]
 fn the_node_sleeps_while_it_is_read() {
@@ -86,14 +86,16 @@ fn the_node_sleeps_while_it_is_read() {
     for _ in 0..READS {
         assert!(block_on(object.get()).unwrap()[..] == bytes[..]);
     }
-    let ticks = started.elapsed().as_millis() as u64 / 50;
     let after = node.stats().unwrap();
+    let ticks = started.elapsed().as_millis() as u64 / 50 + 1;
     let (wakeups, requests) =
         (after.wakeups.get() - before.wakeups.get(), after.requests.get() - before.requests.get());
     eprintln!("{READS} reads in {:?}: {wakeups} wake-ups, {requests} requests, {ticks} ticks", started.elapsed());
     assert_eq!(after.bytes_read, before.bytes_read);
-    assert!(requests < READS / 20, "{requests} requests");
-    assert!(wakeups < 2 * ticks + READS / 20, "{wakeups} wake-ups in {ticks} ticks");
+    let renewals = started.elapsed().as_millis() as u64 / (NodeConfig::default().lease.as_millis() as u64 / 3) + 1;
+    assert!(requests <= renewals, "{requests} requests where {renewals} renewals are due");
+    // A request wakes it, and what is left of its answer; so does each question of ours for figures.
+    assert!(wakeups <= ticks + 2 * requests + 2, "{wakeups} wake-ups in {ticks} ticks");
     node.shutdown();
 }
 
@@ -103,7 +105,7 @@ fn the_node_sleeps_while_it_is_read() {
 fn pages_come_back_to_the_arena() {
     let (node, url) = node(NodeConfig::default());
     let store = without_cache(&url);
-    // Three times the pool.
+    // Three times the pool, in objects that a software device moves in a tenth of a second.
     for round in 0..((3 * POOL_BYTES) >> 22) {
         let bytes = pattern(4 << 20, round as u8);
         let object = block_on(store.put(&bytes)).unwrap();
@@ -207,10 +209,32 @@ fn a_killed_client_leaves_what_it_granted() {
     node.shutdown();
 }
 
+/// A put that is given up while its bytes are written gives its pages back when they are not written any more, and not before.
+#[test]
+#[ignore = "needs an RDMA device: make test-rdma"]
+fn a_put_that_is_given_up_gives_its_pages_back() {
+    let (node, url) = node(NodeConfig::default());
+    let store = without_cache(&url);
+    let (given_up, kept) = (pattern(16 << 20, 1), pattern(16 << 20, 2));
+    // So that there is memory, and the first step of the next is to write.
+    drop(block_on(store.put(&kept)).unwrap());
+    for _ in 0..8 {
+        // More than the pool holds, if none came back.
+        let mut put = Box::pin(store.put(&given_up));
+        assert!(put.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_pending());
+        drop(put);
+    }
+    let object = block_on(store.put(&kept)).unwrap();
+    block_on(store.flush()).unwrap();
+    assert!(block_on(object.get()).unwrap()[..] == kept[..], "nothing else is written there");
+    node.shutdown();
+}
+
 /// A client that is paused beyond its lease is fenced: its pages are other's, and it reads and writes nothing any more.
 #[test]
 #[ignore = "needs an RDMA device: make test-rdma"]
 fn a_paused_client_wakes_fenced() {
+    // An emulated machine on a busy host may not get to a renewal for seconds.
     let lease = Duration::from_secs(6);
     let (node, url) = node(NodeConfig { lease, ..NodeConfig::default() });
     let mut player = Player::start("the_other_store", "is paused", &url);

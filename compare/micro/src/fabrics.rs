@@ -1,7 +1,9 @@
 //! The fabrics that there are here, and how two processes come to be at its ends.
 
 use anyhow::{Context, Result, bail, ensure};
+use dmrpc_rdma_sys::{Device, Selection};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
@@ -21,9 +23,11 @@ pub(crate) enum Fabric {
     /// DPDK over the kernel's packet sockets, in two network namespaces.
     AfPacket,
     AfXdp,
+    /// The first RDMA device of this host.
+    Rdma,
 }
 
-const NAMES: [(&str, Fabric); 7] = [
+const NAMES: [(&str, Fabric); 8] = [
     ("shm", Fabric::Shm),
     ("tcp", Fabric::Tcp),
     ("udp", Fabric::Udp),
@@ -31,6 +35,7 @@ const NAMES: [(&str, Fabric); 7] = [
     ("memif-zero-copy", Fabric::MemifZeroCopy),
     ("af_packet", Fabric::AfPacket),
     ("af_xdp", Fabric::AfXdp),
+    ("rdma", Fabric::Rdma),
 ];
 
 /// The two namespaces, and the device in each.
@@ -64,11 +69,14 @@ impl Fabric {
     }
 
     pub(crate) fn is_dpdk(self) -> bool {
-        !matches!(self, Self::Shm | Self::Tcp | Self::Udp)
+        !matches!(self, Self::Shm | Self::Tcp | Self::Udp | Self::Rdma)
     }
 
     /// Why it can't be had here, if so.
     pub(crate) fn missing(self) -> Option<String> {
+        if self == Self::Rdma {
+            return rdma_address().err().map(|error| error.to_string());
+        }
         if !self.is_dpdk() {
             return None;
         }
@@ -92,6 +100,7 @@ impl Fabric {
             Self::Shm => format!("unix://{}/socket", folder.display()),
             Self::Tcp => "tcp://127.0.0.1:0".to_owned(),
             Self::Udp => "udp://127.0.0.1:0".to_owned(),
+            Self::Rdma => rdma_address().map_or_else(|why| why.to_string(), |address| format!("rdma://{address}:0")),
             _ => format!("dpdk://{}:7000", ADDRESSES[0]),
         }
     }
@@ -159,6 +168,14 @@ impl Fabric {
             crate::core(end)
         )
     }
+}
+
+/// The address of the device that RDMA goes over.
+pub(crate) fn rdma_address() -> Result<IpAddr> {
+    let (_, port) = Device::open(&Selection::default())?;
+    let address = IpAddr::from(port.gid.0).to_canonical();
+    ensure!(address.is_ipv4(), "the RDMA device has no IPv4 address");
+    Ok(address)
 }
 
 /// Two namespaces with a cable between them, as long as the value lives.

@@ -12,6 +12,8 @@ mod bare;
 mod fabrics;
 mod memory;
 mod messages;
+mod one_sided;
+mod perftest;
 mod row;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -21,7 +23,7 @@ use fabrics::Fabric;
 use row::Row;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The line by which a server says where it is.
@@ -126,12 +128,23 @@ fn pin(end: usize) {
     let _ = rustix::thread::sched_setaffinity(None, &set);
 }
 
+/// Starts a program that is kept on the core of an end: a child is where its parent was.
+fn spawn_pinned(command: &mut Command, end: usize) -> std::io::Result<Child> {
+    let before = rustix::thread::sched_getaffinity(None);
+    pin(end);
+    let child = command.spawn();
+    if let Ok(before) = before {
+        let _ = rustix::thread::sched_setaffinity(None, &before);
+    }
+    child
+}
+
 fn drive(cli: &Cli) -> Result<()> {
     let named = !cli.fabric.is_empty();
     let fabrics: Vec<Fabric> = if named { cli.fabric.clone() } else { Fabric::all().collect() };
     let mut rows = bare::memcpy(Duration::from_secs_f64(cli.seconds / 4.0));
     let mut failed = Vec::new();
-    if fabrics.iter().any(|fabric| !fabric.is_dpdk()) {
+    if fabrics.iter().any(|fabric| matches!(fabric, Fabric::Tcp | Fabric::Udp)) {
         let folder = tempfile::tempdir()?;
         rows.extend(pair(Fabric::Tcp, What::Bare, "sockets", folder.path(), cli.seconds)?);
     }
@@ -140,6 +153,9 @@ fn drive(cli: &Cli) -> Result<()> {
             ensure!(!named, "{fabric}: {why}");
             eprintln!("{fabric}: skipped: {why}");
             continue;
+        }
+        if fabric == Fabric::Rdma {
+            rows.extend(perftest::run()?);
         }
         let network = fabric.network()?;
         let mut plan = vec![(What::Messages, None), (What::Memory, None)];
@@ -214,6 +230,10 @@ fn pair(fabric: Fabric, what: What, address: &str, folder: &Path, seconds: f64) 
     Ok(serde_json::from_str(rows)?)
 }
 
+fn micros(figure: f64) -> String {
+    if figure.is_nan() { "–".to_owned() } else { format!("{figure:.2}") }
+}
+
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
@@ -224,8 +244,8 @@ fn table(rows: &[Row]) -> Table {
             row.what.clone(),
             dmrpc_pages::ByteSize(row.size).to_string(),
             row.depth.to_string(),
-            format!("{:.2}", row.p50_us),
-            format!("{:.2}", row.p99_us),
+            micros(row.p50_us),
+            micros(row.p99_us),
             format!("{:.0}", row.per_second),
             format!("{:.0}", row.bytes_per_second / 1e6),
         ]);

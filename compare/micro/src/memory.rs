@@ -1,4 +1,5 @@
-//! Reads and writes of a memory node over the network, by the bare protocol and on the caller's own thread, which spins.
+//! Reads and writes of a memory node over the network, by the bare protocol and on the caller's own thread, which spins. Over RDMA see
+//! `one_sided.rs`.
 
 use crate::row::{Row, Sample};
 use anyhow::{Context, Result, bail, ensure};
@@ -9,7 +10,11 @@ use dmrpc_fabric::buffer::Buffer;
 use dmrpc_fabric::link::{Body, Incoming, Link, TrySendError};
 use dmrpc_fabric::listen::connect;
 use dmrpc_memnode::{Node, NodeConfig};
-use dmrpc_wire::{Hello, Leased, NodeId, ObjectId, ReleaseEntry, Reply, Request, SlotLease, Span, Status, Write};
+use dmrpc_pages::Extent;
+use dmrpc_wire::{
+    FEATURE_REGISTERED, Hello, Leased, NodeId, Notice, ObjectId, ReleaseEntry, Reply, Request, SlotLease, Span, Status,
+    Write,
+};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -20,7 +25,7 @@ const DEPTHS: [u32; 3] = [1, 8, 32];
 const SMALL_BYTES: u64 = 64 << 10;
 const POOL_BYTES: u64 = 384 << 20;
 const LEAST: u64 = 10;
-const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 /// Slots leased at a time.
 const SLOTS: u32 = 256;
 
@@ -41,6 +46,9 @@ pub(crate) fn serve(address: &Address) -> Result<()> {
 /// Reads and writes, and takes the time.
 pub(crate) fn ask(fabric: &str, address: &Address, turn: Duration) -> Result<Vec<Row>> {
     let mut client = Client::open(address)?;
+    if let Some(one_sided) = client.link.receiver.one_sided() {
+        return crate::one_sided::ask(client, one_sided, turn);
+    }
     let mut rows = Vec::new();
     let largest = SIZES[SIZES.len() - 1];
     let source: Vec<u8> = (0..largest).map(|at| (at % 251) as u8).collect();
@@ -61,20 +69,20 @@ pub(crate) fn ask(fabric: &str, address: &Address, turn: Duration) -> Result<Vec
     Ok(rows)
 }
 
-struct Outcome {
-    sample: Sample,
-    depth: u32,
-    took: Duration,
+pub(crate) struct Outcome {
+    pub(crate) sample: Sample,
+    pub(crate) depth: u32,
+    pub(crate) took: Duration,
 }
 
 impl Outcome {
-    fn row(&self, fabric: &str, what: &str, size: u64) -> Row {
+    pub(crate) fn row(&self, fabric: &str, what: &str, size: u64) -> Row {
         self.sample.row(fabric, what, size, self.depth, self.took)
     }
 }
 
 /// A session at a node.
-struct Client {
+pub(crate) struct Client {
     link: Link,
     node: NodeId,
     sequence: u64,
@@ -82,6 +90,8 @@ struct Client {
     keys: u64,
     slots: Vec<SlotLease>,
     head: Vec<u8>,
+    /// Pages of the session's that came free, and that nobody has waited for yet.
+    freed_pages: u64,
 }
 
 /// An answer's body, if it had one.
@@ -90,10 +100,11 @@ type Answer = Option<Buffer>;
 impl Client {
     fn open(address: &Address) -> Result<Self> {
         let link = connect(address, &LinkOptions::default(), Instant::now() + LIMIT).context("connecting")?;
-        let mut client =
-            Self { link, node: NodeId(0), sequence: 0, tag: 1 << 32, keys: 0, slots: Vec::new(), head: Vec::new() };
+        let features = if link.receiver.one_sided().is_some() { FEATURE_REGISTERED } else { 0 };
+        let (node, slots, head) = (NodeId(0), Vec::new(), Vec::new());
+        let mut client = Self { link, node, sequence: 0, tag: 1 << 32, keys: 0, slots, head, freed_pages: 0 };
         let hello = Hello {
-            features: 0,
+            features,
             quota_pages: 0,
             resume_session: 0,
             resume_epoch: 0,
@@ -112,7 +123,19 @@ impl Client {
         Ok(client)
     }
 
-    fn send(&mut self, request: &Request<'_>, body: Body) -> Result<()> {
+    pub(crate) fn send(&mut self, request: &Request<'_>, body: Body) -> Result<()> {
+        self.queue(request, body)?;
+        // What there is no room for yet leaves while the answer is waited for.
+        self.link.sender.flush()?;
+        Ok(())
+    }
+
+    /// As [`send`](Self::send), to leave with what is sent next.
+    pub(crate) fn gather(&mut self, request: &Request<'_>) -> Result<()> {
+        self.queue(request, Body::new())
+    }
+
+    fn queue(&mut self, request: &Request<'_>, body: Body) -> Result<()> {
         let number = if request.op().is_sequenced() {
             self.sequence += 1;
             self.sequence
@@ -131,13 +154,11 @@ impl Client {
             }
             self.link.sender.flush()?;
         }
-        // What there is no room for yet leaves while the answer is waited for.
-        self.link.sender.flush()?;
         Ok(())
     }
 
     /// The next answer, which must not be a refusal. Its body goes to `buffer`, or to a new one.
-    fn receive(&mut self, mut buffer: Option<Buffer>, mut look: impl FnMut(Reply<'_>)) -> Result<Answer> {
+    pub(crate) fn receive(&mut self, mut buffer: Option<Buffer>, mut look: impl FnMut(Reply<'_>)) -> Result<Answer> {
         let deadline = Instant::now() + LIMIT;
         loop {
             self.link.receiver.spin(Duration::from_micros(200));
@@ -151,7 +172,13 @@ impl Client {
                     ensure!(head.status == Status::Ok, "the node refuses: {:?}", head.status);
                     if let Reply::Notice(notice) = reply {
                         ensure!(body_len == 0, "a notice with a body");
-                        eprintln!("notice: {notice:?}");
+                        match notice {
+                            Notice::Freed { extents, .. } => {
+                                let pages = extents.iter().map(|extent| u64::from(Extent::from(*extent).count));
+                                self.freed_pages += pages.sum::<u64>();
+                            }
+                            other => eprintln!("notice: {other:?}"),
+                        }
                         continue;
                     }
                     look(reply);
@@ -169,7 +196,34 @@ impl Client {
         }
     }
 
-    fn new_id(&mut self) -> Result<ObjectId> {
+    /// Waits until so many pages have come free.
+    pub(crate) fn wait_for_freed(&mut self, pages: u64) -> Result<()> {
+        let deadline = Instant::now() + LIMIT;
+        while self.freed_pages < pages {
+            ensure!(Instant::now() < deadline, "the node gives nothing back");
+            // A request for nothing: what came before its answer came with it.
+            self.send(&Request::Hold(&[]), Body::new())?;
+            self.receive(None, |_| ())?;
+        }
+        self.freed_pages -= pages;
+        Ok(())
+    }
+
+    /// Leases a segment; its number.
+    pub(crate) fn lease(&mut self, pages: u32) -> Result<u32> {
+        self.send(&Request::Lease { pages, slots: SLOTS, wait_ms: 0 }, Body::new())?;
+        let (mut slots, mut found) = (Vec::new(), None);
+        self.receive(None, |reply| {
+            if let Reply::Leased(Leased { segment, slots: leased }) = reply {
+                slots.extend_from_slice(leased);
+                found = segment.filter(|info| info.pages >= pages);
+            }
+        })?;
+        self.slots.extend(slots);
+        Ok(found.context("the node leases no memory")?.segment)
+    }
+
+    pub(crate) fn new_id(&mut self) -> Result<ObjectId> {
         if self.slots.is_empty() {
             self.send(&Request::Lease { pages: 0, slots: SLOTS, wait_ms: 0 }, Body::new())?;
             let mut slots = Vec::new();
@@ -197,7 +251,7 @@ impl Client {
         Ok(id)
     }
 
-    fn release(&mut self, id: ObjectId) -> Result<()> {
+    pub(crate) fn release(&mut self, id: ObjectId) -> Result<()> {
         let entries = [ReleaseEntry { id, count: 1.into() }];
         self.send(&Request::Release(&entries), Body::new())
     }

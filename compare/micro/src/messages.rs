@@ -124,7 +124,7 @@ impl Asker {
         let mut now = start;
         let (mut more, mut unsent) = (true, false);
         while more || !asked.is_empty() {
-            ensure!(start.elapsed() < turn + LIMIT, "no answer to {} questions", asked.len());
+            ensure!(now.elapsed() < LIMIT, "no answer to {} questions", asked.len());
             let mut gathered = 0;
             while more && asked.len() < depth as usize {
                 match self.link.sender.try_send(&head, Body::new()) {

@@ -15,9 +15,9 @@ pub(crate) struct Row {
     pub(crate) size: u64,
     /// How many were under way at a time.
     pub(crate) depth: u32,
-    /// Of ten, five took no longer.
+    /// Of ten, five took no longer. Not a number where another program measured, which does not say.
     pub(crate) p50_us: f64,
-    /// Of a hundred, ninety-nine took no longer.
+    /// Of a hundred, ninety-nine took no longer; as above.
     pub(crate) p99_us: f64,
     /// How many a second.
     pub(crate) per_second: f64,

@@ -7,9 +7,9 @@
 //! | [`raw`] | the layouts of `infiniband/verbs.h` that are used here |
 //! | `library` | `libibverbs.so.1` and its functions |
 //! | `device` | [`Device`] and [`Port`]: an open device, and the port and GID that links go through |
-//! | `memory` | [`ProtectionDomain`], [`MemoryRegion`], [`MemoryWindow`] |
+//! | `memory` | [`ProtectionDomain`], [`MemoryRegion`] |
 //! | `completion` | [`CompletionQueue`], with or without a channel to wait on |
-//! | `queue_pair` | [`QueuePair`], [`SharedReceiveQueue`], and the work that is posted to them |
+//! | `queue_pair` | [`QueuePair`], and the work that is posted to it |
 //!
 //! # Invariants
 //!
@@ -27,8 +27,8 @@ pub mod raw;
 pub use completion::{CompletionChannel, CompletionQueue};
 pub use device::{Device, DeviceLimits, Gid, Port, Selection};
 pub use error::RdmaError;
-pub use memory::{Access, MemoryRegion, MemoryWindow, ProtectionDomain};
-pub use queue_pair::{Peer, QueuePair, QueuePairOptions, SharedReceiveQueue, Timing};
+pub use memory::{Access, MemoryRegion, ProtectionDomain};
+pub use queue_pair::{Peer, QueuePair, QueuePairOptions, Timing};
 
 /// The text of a completion's status.
 pub fn status_text(status: raw::ibv_wc_status) -> &'static str {

@@ -62,8 +62,6 @@ pub enum Access {
     RemoteRead,
     /// Peers write it.
     RemoteWrite,
-    /// Windows onto it can be bound, that peers write through.
-    Windows,
 }
 
 impl Access {
@@ -72,7 +70,6 @@ impl Access {
             Self::Local => IBV_ACCESS_LOCAL_WRITE,
             Self::RemoteRead => IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ,
             Self::RemoteWrite => IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE,
-            Self::Windows => IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND,
         }
     }
 }
@@ -153,10 +150,6 @@ impl MemoryRegion {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-
-    pub(crate) fn raw(&self) -> *mut ibv_mr {
-        self.region
-    }
 }
 
 impl Drop for MemoryRegion {
@@ -171,54 +164,4 @@ fn memlock_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: room for the answer.
     if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } == 0 { limit.rlim_cur } else { u64::MAX }
-}
-
-/// A window of type 2: bound to a region and to one queue pair by a work request of that, it gives the peer of that queue pair
-/// alone a key of its own, until it is invalidated.
-///
-/// Soft-RoCE does not keep to the bounds of windows: what can be written through one is all of its region.
-pub struct MemoryWindow {
-    window: *mut ibv_mw,
-    domain: ProtectionDomain,
-}
-
-// SAFETY: as for domains.
-unsafe impl Send for MemoryWindow {}
-// SAFETY: as above.
-unsafe impl Sync for MemoryWindow {}
-
-impl MemoryWindow {
-    /// A window that is not bound.
-    ///
-    /// # Errors
-    ///
-    /// [`RdmaError::Verb`], also if the device has none.
-    pub fn new(domain: &ProtectionDomain) -> Result<Self, RdmaError> {
-        let doing = "making a memory window";
-        let Some(alloc) = domain.device().ops().alloc_mw else {
-            return Err(RdmaError::Verb { doing, source: std::io::ErrorKind::Unsupported.into() });
-        };
-        // SAFETY: a domain that is there.
-        let window = unsafe { alloc(domain.raw(), IBV_MW_TYPE_2) };
-        if window.is_null() { Err(RdmaError::last(doing)) } else { Ok(Self { window, domain: domain.clone() }) }
-    }
-
-    /// The key before the first binding; each binding takes another, of which the lowest eight bits are free to choose.
-    pub fn key(&self) -> u32 {
-        // SAFETY: it is there.
-        unsafe { (*self.window).rkey }
-    }
-
-    pub(crate) fn raw(&self) -> *mut ibv_mw {
-        self.window
-    }
-}
-
-impl Drop for MemoryWindow {
-    fn drop(&mut self) {
-        if let Some(dealloc) = self.domain.device().ops().dealloc_mw {
-            // SAFETY: made by us.
-            let _ = unsafe { dealloc(self.window) };
-        }
-    }
 }

@@ -1,17 +1,15 @@
 //! Queue pairs: where work is posted.
 
-use crate::memory::{MemoryRegion, MemoryWindow};
 use crate::raw::*;
 use crate::{CompletionQueue, Gid, Port, ProtectionDomain, RdmaError};
 use std::ptr;
-use std::sync::Arc;
 
 /// How large a queue pair is.
 #[derive(Clone, Copy, Debug)]
 pub struct QueuePairOptions {
     /// Work requests that may be posted for sending, one-sided ones included.
     pub sends: u32,
-    /// Receives that may be posted; none with a shared receive queue.
+    /// Receives that may be posted.
     pub receives: u32,
     /// The longest message that is copied when it is posted.
     pub inline_bytes: u32,
@@ -52,7 +50,6 @@ pub struct QueuePair {
     sends: u32,
     // Gone after the pair.
     _queues: (CompletionQueue, CompletionQueue),
-    _shared: Option<Arc<SharedReceiveQueue>>,
 }
 
 // SAFETY: the functions of the library may be called from any thread.
@@ -69,7 +66,6 @@ impl QueuePair {
     pub fn new(
         domain: &ProtectionDomain,
         (sends, receives): (&CompletionQueue, &CompletionQueue),
-        shared: Option<Arc<SharedReceiveQueue>>,
         options: QueuePairOptions,
     ) -> Result<Self, RdmaError> {
         let most = domain.device().limits().max_work_requests;
@@ -79,10 +75,10 @@ impl QueuePair {
                 qp_context: ptr::null_mut(),
                 send_cq: sends.raw(),
                 recv_cq: receives.raw(),
-                srq: shared.as_ref().map_or(ptr::null_mut(), |shared| shared.queue),
+                srq: ptr::null_mut(),
                 cap: ibv_qp_cap {
                     max_send_wr: options.sends.min(most),
-                    max_recv_wr: if shared.is_some() { 0 } else { options.receives.min(most) },
+                    max_recv_wr: options.receives.min(most),
                     max_send_sge: 1,
                     max_recv_sge: 1,
                     max_inline_data: inline_bytes,
@@ -99,7 +95,6 @@ impl QueuePair {
                     inline_bytes: attributes.cap.max_inline_data.min(inline_bytes),
                     sends: options.sends.min(attributes.cap.max_send_wr),
                     _queues: (sends.clone(), receives.clone()),
-                    _shared: shared,
                 });
             }
             if inline_bytes == 0 {
@@ -244,40 +239,6 @@ impl QueuePair {
         // SAFETY: as the caller says.
         RdmaError::check("posting receives", unsafe { post(self.pair, first, &mut bad) })
     }
-
-    /// Posts the binding of a window to all of a region, for the peer of this pair to write through `key`. It completes with
-    /// `number`.
-    ///
-    /// # Errors
-    ///
-    /// As [`post_send`](Self::post_send).
-    pub fn bind(&self, window: &MemoryWindow, region: &MemoryRegion, key: u32, number: u64) -> Result<(), RdmaError> {
-        let mut work = work(IBV_WR_BIND_MW, number);
-        work.bind_mw = ibv_send_wr_bind_mw {
-            mw: window.raw(),
-            rkey: key,
-            bind_info: ibv_mw_bind_info {
-                mr: region.raw(),
-                addr: region.start() as u64,
-                length: region.len() as u64,
-                mw_access_flags: IBV_ACCESS_REMOTE_WRITE as u32,
-            },
-        };
-        // SAFETY: window and region are there; the device keeps what it needs of them.
-        unsafe { self.post_send(&mut work) }
-    }
-
-    /// Posts the end of a window's key. It completes with `number`.
-    ///
-    /// # Errors
-    ///
-    /// As [`post_send`](Self::post_send).
-    pub fn invalidate(&self, key: u32, number: u64) -> Result<(), RdmaError> {
-        let mut work = work(IBV_WR_LOCAL_INV, number);
-        work.invalidate_rkey = key;
-        // SAFETY: no memory is involved.
-        unsafe { self.post_send(&mut work) }
-    }
 }
 
 impl Drop for QueuePair {
@@ -287,81 +248,20 @@ impl Drop for QueuePair {
     }
 }
 
-/// A work request without memory, alone in its chain, that completes with `number`.
-pub(crate) fn work(opcode: u32, number: u64) -> ibv_send_wr {
-    ibv_send_wr {
-        wr_id: number,
-        next: ptr::null_mut(),
-        sg_list: ptr::null_mut(),
-        num_sge: 0,
-        opcode,
-        send_flags: IBV_SEND_SIGNALED,
-        invalidate_rkey: 0,
-        wr: ibv_send_wr_wr { atomic: ibv_send_wr_atomic { remote_addr: 0, compare_add: 0, swap: 0, rkey: 0 } },
-        remote_srqn: 0,
-        bind_mw: ibv_send_wr_bind_mw {
-            mw: ptr::null_mut(),
-            rkey: 0,
-            bind_info: ibv_mw_bind_info { mr: ptr::null_mut(), addr: 0, length: 0, mw_access_flags: 0 },
-        },
-    }
-}
-
 impl ibv_send_wr {
     /// A work request without memory, alone in its chain, that completes with `number`.
     pub fn new(opcode: u32, number: u64) -> Self {
-        work(opcode, number)
-    }
-}
-
-/// Receives that several queue pairs take from.
-pub struct SharedReceiveQueue {
-    queue: *mut ibv_srq,
-    domain: ProtectionDomain,
-}
-
-// SAFETY: the functions of the library may be called from any thread.
-unsafe impl Send for SharedReceiveQueue {}
-// SAFETY: as above.
-unsafe impl Sync for SharedReceiveQueue {}
-
-impl SharedReceiveQueue {
-    /// A queue for `receives` receives.
-    ///
-    /// # Errors
-    ///
-    /// [`RdmaError::Verb`].
-    pub fn new(domain: &ProtectionDomain, receives: u32) -> Result<Self, RdmaError> {
-        let attr = ibv_srq_attr { max_wr: receives, max_sge: 1, srq_limit: 0 };
-        let mut attributes = ibv_srq_init_attr { srq_context: ptr::null_mut(), attr };
-        // SAFETY: a domain that is there; the attributes are read, and written with what they became.
-        let queue = unsafe { (domain.device().library().ibv_create_srq)(domain.raw(), &mut attributes) };
-        if queue.is_null() {
-            return Err(RdmaError::last("making a shared receive queue"));
+        Self {
+            wr_id: number,
+            next: ptr::null_mut(),
+            sg_list: ptr::null_mut(),
+            num_sge: 0,
+            opcode,
+            send_flags: IBV_SEND_SIGNALED,
+            invalidate_rkey: 0,
+            wr: ibv_send_wr_wr { atomic: ibv_send_wr_atomic { remote_addr: 0, compare_add: 0, swap: 0, rkey: 0 } },
+            remote_srqn: 0,
+            bind_mw: [0; 6],
         }
-        Ok(Self { queue, domain: domain.clone() })
-    }
-
-    /// Posts a chain of receives.
-    ///
-    /// # Errors
-    ///
-    /// [`RdmaError::Verb`] if it takes no more.
-    ///
-    /// # Safety
-    ///
-    /// As [`QueuePair::post_send`].
-    pub unsafe fn post_receive(&self, first: *mut ibv_recv_wr) -> Result<(), RdmaError> {
-        let post = self.domain.device().ops().post_srq_recv.expect("every driver has it");
-        let mut bad = ptr::null_mut();
-        // SAFETY: as the caller says.
-        RdmaError::check("posting shared receives", unsafe { post(self.queue, first, &mut bad) })
-    }
-}
-
-impl Drop for SharedReceiveQueue {
-    fn drop(&mut self) {
-        // SAFETY: made by us, and pairs that take from it are gone: they keep it.
-        let _ = unsafe { (self.domain.device().library().ibv_destroy_srq)(self.queue) };
     }
 }

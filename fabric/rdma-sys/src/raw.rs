@@ -8,16 +8,10 @@ pub enum ibv_device {}
 /// Where in [`ibv_context`] the functions stand that are not symbols of the library.
 #[repr(C)]
 pub struct ibv_context_ops {
-    pub _query_and_register: [*mut c_void; 7],
-    pub alloc_mw: Option<unsafe extern "C" fn(*mut ibv_pd, c_uint) -> *mut ibv_mw>,
-    pub bind_mw: Option<unsafe extern "C" fn(*mut ibv_qp, *mut ibv_mw, *mut c_void) -> c_int>,
-    pub dealloc_mw: Option<unsafe extern "C" fn(*mut ibv_mw) -> c_int>,
-    pub _create_cq: *mut c_void,
+    pub _up_to_create_cq: [*mut c_void; 11],
     pub poll_cq: Option<unsafe extern "C" fn(*mut ibv_cq, c_int, *mut ibv_wc) -> c_int>,
     pub req_notify_cq: Option<unsafe extern "C" fn(*mut ibv_cq, c_int) -> c_int>,
-    pub _cq_event_and_srq: [*mut c_void; 7],
-    pub post_srq_recv: Option<unsafe extern "C" fn(*mut ibv_srq, *mut ibv_recv_wr, *mut *mut ibv_recv_wr) -> c_int>,
-    pub _qp: [*mut c_void; 4],
+    pub _up_to_destroy_qp: [*mut c_void; 12],
     pub post_send: Option<unsafe extern "C" fn(*mut ibv_qp, *mut ibv_send_wr, *mut *mut ibv_send_wr) -> c_int>,
     pub post_recv: Option<unsafe extern "C" fn(*mut ibv_qp, *mut ibv_recv_wr, *mut *mut ibv_recv_wr) -> c_int>,
     pub _ah_and_multicast: [*mut c_void; 5],
@@ -141,27 +135,6 @@ pub struct ibv_mr {
 pub const IBV_ACCESS_LOCAL_WRITE: c_int = 1;
 pub const IBV_ACCESS_REMOTE_WRITE: c_int = 1 << 1;
 pub const IBV_ACCESS_REMOTE_READ: c_int = 1 << 2;
-pub const IBV_ACCESS_MW_BIND: c_int = 1 << 4;
-
-#[repr(C)]
-pub struct ibv_mw {
-    pub context: *mut ibv_context,
-    pub pd: *mut ibv_pd,
-    pub rkey: u32,
-    pub handle: u32,
-    pub mw_type: c_uint,
-}
-
-pub const IBV_MW_TYPE_2: c_uint = 2;
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct ibv_mw_bind_info {
-    pub mr: *mut ibv_mr,
-    pub addr: u64,
-    pub length: u64,
-    pub mw_access_flags: c_uint,
-}
 
 #[repr(C)]
 pub struct ibv_comp_channel {
@@ -184,38 +157,13 @@ pub struct ibv_cq {
 }
 
 #[repr(C)]
-pub struct ibv_srq {
-    pub context: *mut ibv_context,
-    pub srq_context: *mut c_void,
-    pub pd: *mut ibv_pd,
-    pub handle: u32,
-    pub mutex: pthread_mutex_t,
-    pub cond: pthread_cond_t,
-    pub events_completed: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub struct ibv_srq_attr {
-    pub max_wr: u32,
-    pub max_sge: u32,
-    pub srq_limit: u32,
-}
-
-#[repr(C)]
-pub struct ibv_srq_init_attr {
-    pub srq_context: *mut c_void,
-    pub attr: ibv_srq_attr,
-}
-
-#[repr(C)]
 pub struct ibv_qp {
     pub context: *mut ibv_context,
     pub qp_context: *mut c_void,
     pub pd: *mut ibv_pd,
     pub send_cq: *mut ibv_cq,
     pub recv_cq: *mut ibv_cq,
-    pub srq: *mut ibv_srq,
+    pub srq: *mut c_void,
     pub handle: u32,
     pub qp_num: u32,
     pub state: c_uint,
@@ -240,7 +188,7 @@ pub struct ibv_qp_init_attr {
     pub qp_context: *mut c_void,
     pub send_cq: *mut ibv_cq,
     pub recv_cq: *mut ibv_cq,
-    pub srq: *mut ibv_srq,
+    pub srq: *mut c_void,
     pub cap: ibv_qp_cap,
     pub qp_type: c_uint,
     pub sq_sig_all: c_int,
@@ -362,14 +310,6 @@ pub union ibv_send_wr_wr {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct ibv_send_wr_bind_mw {
-    pub mw: *mut ibv_mw,
-    pub rkey: u32,
-    pub bind_info: ibv_mw_bind_info,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
 pub struct ibv_send_wr {
     pub wr_id: u64,
     pub next: *mut ibv_send_wr,
@@ -381,15 +321,13 @@ pub struct ibv_send_wr {
     pub invalidate_rkey: u32,
     pub wr: ibv_send_wr_wr,
     pub remote_srqn: u32,
-    /// In C a union with what segmentation offload takes.
-    pub bind_mw: ibv_send_wr_bind_mw,
+    /// What windows and segmentation offload take.
+    pub bind_mw: [u64; 6],
 }
 
 pub const IBV_WR_RDMA_WRITE: c_uint = 0;
 pub const IBV_WR_SEND: c_uint = 2;
 pub const IBV_WR_RDMA_READ: c_uint = 4;
-pub const IBV_WR_LOCAL_INV: c_uint = 7;
-pub const IBV_WR_BIND_MW: c_uint = 8;
 
 pub const IBV_SEND_FENCE: c_uint = 1;
 pub const IBV_SEND_SIGNALED: c_uint = 1 << 1;

@@ -35,7 +35,7 @@ fn rig(access: Access) -> Rig {
         let domain = ProtectionDomain::new(&device).unwrap();
         let queue = CompletionQueue::new(&device, 64).unwrap();
         let options = QueuePairOptions { sends: 16, receives: 16, inline_bytes: 64 };
-        let pair = QueuePair::new(&domain, (&queue, &queue), None, options).unwrap();
+        let pair = QueuePair::new(&domain, (&queue, &queue), options).unwrap();
         End { pair, queue, domain }
     };
     let (here, there) = (end(), end());
@@ -153,48 +153,13 @@ fn a_failed_pair_refuses_its_peer() {
 
 #[test]
 #[ignore = "needs an RDMA device: make test-rdma"]
-fn a_window_ends_when_it_is_invalidated() {
-    let Rig { here, there, region } = rig(Access::Windows);
-    let local = memory(&here.domain, 4096, Access::Local);
-    let window = MemoryWindow::new(&there.domain).unwrap();
-    let key = (window.key() & !0xff) | 0x5a;
-    there.pair.bind(&window, &region, key, 2).unwrap();
-    assert_eq!(there.status(), IBV_WC_SUCCESS);
-    here.reach(IBV_WR_RDMA_WRITE, &local, 8, region.start() as u64, key);
-    assert_eq!(here.status(), IBV_WC_SUCCESS);
-    there.pair.invalidate(key, 3).unwrap();
-    assert_eq!(there.status(), IBV_WC_SUCCESS);
-    here.reach(IBV_WR_RDMA_WRITE, &local, 8, region.start() as u64, key);
-    assert_eq!(here.status(), IBV_WC_REM_ACCESS_ERR);
-}
-
-#[test]
-#[ignore = "needs an RDMA device: make test-rdma"]
-fn receives_are_shared_and_completions_wake() {
-    let (device, port) = Device::open(&Selection::default()).unwrap();
-    let domain = ProtectionDomain::new(&device).unwrap();
-    let shared = Arc::new(SharedReceiveQueue::new(&domain, 16).unwrap());
-    let slots = memory(&domain, 4096, Access::Local);
+fn completions_wake() {
+    let Rig { here, there, region: slots } = rig(Access::Local);
     let mut piece = ibv_sge { addr: slots.start() as u64, length: 64, lkey: slots.local_key() };
     let mut receive = ibv_recv_wr { wr_id: 9, next: std::ptr::null_mut(), sg_list: &mut piece, num_sge: 1 };
-    // SAFETY: the slots outlive the queue's use.
-    unsafe { shared.post_receive(&mut receive) }.unwrap();
-    let end = |shared| {
-        let queue = CompletionQueue::new(&device, 64).unwrap();
-        let options = QueuePairOptions { sends: 16, receives: 16, inline_bytes: 64 };
-        (QueuePair::new(&domain, (&queue, &queue), shared, options).unwrap(), queue)
-    };
-    let ((here, _sent), (there, received)) = (end(None), end(Some(shared)));
-    let peer = |of: &QueuePair| Peer {
-        gid: port.gid,
-        number: of.number(),
-        first_packet: 1,
-        mtu: port.mtu,
-        reads_answered: 1,
-        reads_asked: 1,
-    };
-    here.connect(&port, 1, &peer(&there), TIMING, |_| Ok(())).unwrap();
-    there.connect(&port, 1, &peer(&here), TIMING, |_| Ok(())).unwrap();
+    // SAFETY: the slots outlive the pair's use.
+    unsafe { there.pair.post_receive(&mut receive) }.unwrap();
+    let (here, received) = (here.pair, there.queue);
     received.arm().unwrap();
     let mut hello = *b"hello";
     let mut piece = ibv_sge { addr: hello.as_mut_ptr() as u64, length: 5, lkey: 0 };

@@ -1,7 +1,10 @@
-//! A queue pair, and all that is on its way over it.
+//! The queue pairs of a link, and all that is on its way over them.
 //!
 //! Both halves of a link and whoever reaches the peer's memory share a channel, under one short lock. Whoever comes by pumps: takes
 //! completions, and wakes those whom they concern.
+//!
+//! A channel has two lanes, each a queue pair of its own: one for messages and what has to be done in their order, and one for
+//! large operations, so that no message waits behind those.
 
 use super::adapter::Adapter;
 use super::hello::Hello;
@@ -27,8 +30,10 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Work requests that a queue pair holds.
+/// Work requests that the queue pair for messages holds.
 const SENDS: u32 = 256;
+/// Work requests that the one for large operations holds.
+const BULK_SENDS: u32 = 64;
 /// Of these, kept for credits.
 const CREDIT_SENDS: usize = 8;
 /// Up to here what is sent is copied when it is posted: the device need not fetch it. More makes work requests larger.
@@ -55,10 +60,33 @@ const SENDER_GONE: u8 = b'E';
 /// On the control channel: the receiver's half is gone.
 const RECEIVER_GONE: u8 = b'R';
 
-/// A queue pair with its queues, slots and control channel.
+/// Which queue pair work goes through. Work of one lane is done in order, work of different ones in any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// For messages, and operations that are to be done in their order.
+    Messages = 0,
+    /// For operations that take so long that no message is to wait for them.
+    Bulk = 1,
+}
+
+impl Lane {
+    const ALL: [Self; 2] = [Self::Messages, Self::Bulk];
+
+    /// The number by which the device knows a piece of work of this lane.
+    fn work_id(self, number: u64) -> u64 {
+        number << 1 | self as u64
+    }
+
+    /// The lane and number of a piece of work.
+    fn of_work(id: u64) -> (Self, u64) {
+        (if id & 1 == 0 { Self::Messages } else { Self::Bulk }, id >> 1)
+    }
+}
+
+/// Queue pairs with their queues, slots and control channel.
 pub(super) struct Channel {
-    // Gone before what it works on.
-    pair: QueuePair,
+    // Gone before what they work on.
+    pairs: [QueuePair; 2],
     state: Mutex<State>,
     sends: CompletionQueue,
     receives: CompletionQueue,
@@ -149,18 +177,43 @@ struct Chain {
 // SAFETY: the pointers in it are made and used within one call.
 unsafe impl Send for Chain {}
 
-pub(super) struct State {
+impl Chain {
+    fn add(&mut self, work: ibv_send_wr, piece: ibv_sge, flight: Flight) {
+        self.works.push(work);
+        self.pieces.push(piece);
+        self.flights.push(flight);
+    }
+}
+
+/// What is on its way over one queue pair.
+#[derive(Default)]
+struct Traffic {
     chain: Chain,
-    free_slots: Vec<u32>,
     /// What is posted and has not completed, oldest first, and the number of the first.
     flights: VecDeque<Flight>,
     first_flight: u64,
     /// Work requests posted since one was to complete.
     unsignaled: u32,
-    /// Of the operations among them, how many somebody waits for.
-    awaited: usize,
     /// Operations that are not wholly posted, in order.
     operations: VecDeque<Operation>,
+}
+
+impl Traffic {
+    /// How many work requests are posted, or will be with the next doorbell.
+    fn used(&self) -> usize {
+        self.flights.len() + self.chain.works.len()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.flights.is_empty() && self.operations.is_empty()
+    }
+}
+
+pub(super) struct State {
+    lanes: [Traffic; 2],
+    free_slots: Vec<u32>,
+    /// Of the operations that are posted, how many somebody waits for.
+    awaited: usize,
     /// Slots of bytes sent: in all, and modulo 2^32; and how many of them the peer has taken, modulo 2^32.
     sent_in_all: u64,
     sent: u32,
@@ -191,6 +244,10 @@ pub(super) struct State {
 }
 
 impl State {
+    fn lane(&mut self, lane: Lane) -> &mut Traffic {
+        &mut self.lanes[lane as usize]
+    }
+
     /// Whether the peer may wait for being told what was taken.
     fn owes_credit(&self) -> bool {
         self.taken.wrapping_sub(self.told) >= WINDOW / 2
@@ -205,20 +262,19 @@ impl Channel {
         options: &LinkOptions,
     ) -> Result<Self, LinkError> {
         let device = &adapter.device;
-        let sends = CompletionQueue::new(device, SENDS + 1)?;
+        let sends = CompletionQueue::new(device, SENDS + BULK_SENDS + 1)?;
         let receives = CompletionQueue::new(device, RECEIVE_SLOTS + 1)?;
         let sizes = QueuePairOptions { sends: SENDS, receives: RECEIVE_SLOTS, inline_bytes: INLINE_BYTES };
-        let pair = QueuePair::new(domain, (&sends, &receives), None, sizes)?;
+        let messages = QueuePair::new(domain, (&sends, &receives), sizes)?;
+        // Nothing is sent to it: what it is for names its own memory.
+        let sizes = QueuePairOptions { sends: BULK_SENDS, receives: 1, inline_bytes: 0 };
+        let bulk = QueuePair::new(domain, (&sends, &receives), sizes)?;
         let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|_| LinkError::io("drawing random bytes", Errno::AGAIN))?;
         let state = State {
-            chain: Chain::default(),
+            lanes: Default::default(),
             free_slots: (RECEIVE_SLOTS..RECEIVE_SLOTS + SEND_SLOTS).collect(),
-            flights: VecDeque::new(),
-            first_flight: 0,
-            unsignaled: 0,
             awaited: 0,
-            operations: VecDeque::new(),
             sent_in_all: 0,
             sent: 0,
             peer_taken: 0,
@@ -238,7 +294,7 @@ impl Channel {
             armed_receives: false,
         };
         Ok(Self {
-            pair,
+            pairs: [messages, bulk],
             state: Mutex::new(state),
             sends,
             receives,
@@ -263,8 +319,13 @@ impl Channel {
         &self.control
     }
 
-    pub(super) fn number(&self) -> u32 {
-        self.pair.number()
+    /// The number of the queue pair of a lane.
+    pub(super) fn number(&self, lane: Lane) -> u32 {
+        self.pair(lane).number()
+    }
+
+    fn pair(&self, lane: Lane) -> &QueuePair {
+        &self.pairs[lane as usize]
     }
 
     pub(super) fn first_packet(&self) -> u32 {
@@ -275,18 +336,21 @@ impl Channel {
         self.options.max_body_bytes
     }
 
-    /// Connects the queue pair to the peer's. Receives are posted first: whatever comes finds one.
+    /// Connects the queue pairs to the peer's. Receives are posted first: whatever comes finds one.
     pub(super) fn connect(&self, theirs: &Hello) -> Result<(), LinkError> {
         let (port, limits) = (&self.adapter.port, self.adapter.device.limits());
-        let peer = dmrpc_rdma_sys::Peer {
+        let peer = |number| dmrpc_rdma_sys::Peer {
             gid: theirs.gid,
-            number: theirs.number,
+            number,
             first_packet: theirs.first_packet,
             mtu: theirs.mtu.min(port.mtu),
             reads_answered: limits.max_reads_answered.min(READS),
             reads_asked: theirs.reads.min(limits.max_reads_asked).min(READS),
         };
-        self.pair.connect(port, self.first_packet, &peer, TIMING, |_| {
+        let bulk = self.pair(Lane::Bulk);
+        bulk.connect(port, self.first_packet, &peer(theirs.bulk_number), TIMING, |_| Ok(()))?;
+        let messages = self.pair(Lane::Messages);
+        messages.connect(port, self.first_packet, &peer(theirs.number), TIMING, |_| {
             (0..RECEIVE_SLOTS).try_for_each(|slot| self.post_receive(slot))
         })?;
         Ok(())
@@ -320,7 +384,7 @@ impl Channel {
         let mut piece = self.slots.piece(slot, SLOT_BYTES);
         let mut work = ibv_recv_wr { wr_id: slot.into(), next: ptr::null_mut(), sg_list: &mut piece, num_sge: 1 };
         // SAFETY: slots live as long as the pair, and nobody looks at this one before it has completed.
-        unsafe { self.pair.post_receive(&mut work) }
+        unsafe { self.pair(Lane::Messages).post_receive(&mut work) }
     }
 
     /// Does something under the lock, then tells of what ended, without it.
@@ -358,9 +422,11 @@ impl Channel {
                 break;
             }
         }
-        if !state.operations.is_empty() {
-            self.post_operations(state);
-            self.ring_doorbell(state);
+        for lane in Lane::ALL {
+            if !state.lane(lane).operations.is_empty() {
+                self.post_operations(state, lane);
+                self.ring_doorbell(state, lane);
+            }
         }
         self.give_credit(state);
         if !state.came.is_empty() {
@@ -400,11 +466,13 @@ impl Channel {
     }
 
     fn completed(&self, state: &mut State, completion: &ibv_wc) {
+        let (lane, number) = Lane::of_work(completion.wr_id);
         // Work is done in order: what was posted before and did not ask to be told of is done as well.
-        while state.first_flight <= completion.wr_id {
-            let Some(flight) = state.flights.pop_front() else { break };
-            let is_it = state.first_flight == completion.wr_id;
-            state.first_flight += 1;
+        while state.lane(lane).first_flight <= number {
+            let traffic = state.lane(lane);
+            let Some(flight) = traffic.flights.pop_front() else { break };
+            let is_it = traffic.first_flight == number;
+            traffic.first_flight += 1;
             match flight {
                 Flight::Slot(slot) => state.free_slots.push(slot),
                 Flight::Nothing => {}
@@ -429,15 +497,22 @@ impl Channel {
     fn end(&self, state: &mut State, end: End) {
         if state.end.is_none() {
             state.end = Some(end);
-            if !matches!(end, End::Status(_)) {
-                // One that failed by itself is in error already.
-                let _ = self.pair.fail();
+            self.refuse();
+            for lane in Lane::ALL {
+                let left = std::mem::take(&mut state.lane(lane).operations);
+                state.done.extend(left.into_iter().map(|operation| (operation, Err(end))));
             }
-            let left = std::mem::take(&mut state.operations);
-            state.done.extend(left.into_iter().map(|operation| (operation, Err(end))));
         }
         state.receiver.wake();
         state.sender.wake();
+    }
+
+    /// Has the device do nothing more over the queue pairs, for either side.
+    fn refuse(&self) {
+        for pair in &self.pairs {
+            // One that failed by itself is in error already.
+            let _ = pair.fail();
+        }
     }
 
     /// Fences the peer: its requests are refused from now on. What was on its way ends.
@@ -445,12 +520,12 @@ impl Channel {
         let started = Instant::now();
         self.with(|state| {
             self.end(state, End::Closed);
-            let _ = self.pair.fail();
+            self.refuse();
         });
         // The device gives everything back at once, in its own thread if it is software.
         while !self.with(|state| {
             self.pump(state);
-            state.flights.is_empty()
+            state.lanes.iter().all(|lane| lane.flights.is_empty())
         }) && started.elapsed() < FLUSH
         {
             std::thread::yield_now();
@@ -507,10 +582,14 @@ impl Channel {
         state.sent.wrapping_sub(state.peer_taken) < WINDOW
     }
 
-    /// How many work requests may be posted, or added to those that will be, besides credits.
+    /// How many work requests may be posted with messages, or added to those that will be, besides credits.
     fn room(&self, state: &State) -> usize {
-        let used = state.flights.len() + state.chain.works.len();
-        self.pair.sends().saturating_sub(CREDIT_SENDS + used)
+        self.room_of(Lane::Messages, &state.lanes[Lane::Messages as usize])
+    }
+
+    fn room_of(&self, lane: Lane, traffic: &Traffic) -> usize {
+        let kept = if lane == Lane::Messages { CREDIT_SENDS } else { 0 };
+        self.pair(lane).sends().saturating_sub(kept + traffic.used())
     }
 
     /// Sends what there is in `queue`, and what operations wait, as far as it goes; `turn_bytes` at most. Whether that is all.
@@ -522,15 +601,17 @@ impl Channel {
             let mut pumped = false;
             loop {
                 self.check_sending(state)?;
-                self.post_operations(state);
+                self.post_operations(state, Lane::Messages);
                 // What was written before a message has to be in its place before it.
-                let stopped = state.operations.iter().any(Operation::is_write);
+                let has_writes =
+                    |state: &mut State| state.lane(Lane::Messages).operations.iter().any(Operation::is_write);
+                let stopped = has_writes(state);
                 while !queue.is_empty() && turn > 0 && !stopped && self.has_credit(state) && self.room(state) > 0 {
                     let Some(slot) = state.free_slots.pop() else { break };
                     turn = turn.saturating_sub(self.fill(state, slot, queue) as u64);
                 }
-                self.ring_doorbell(state);
-                if queue.is_empty() && !state.operations.iter().any(Operation::is_write) {
+                self.ring_doorbell(state, Lane::Messages);
+                if queue.is_empty() && !has_writes(state) {
                     return Ok(true);
                 }
                 if turn == 0 {
@@ -595,12 +676,11 @@ impl Channel {
     fn add_slot(&self, state: &mut State, slot: u32, len: usize) {
         let mut work = ibv_send_wr::new(IBV_WR_SEND, 0);
         work.send_flags = 0;
-        if len <= self.pair.inline_bytes() {
+        if len <= self.pair(Lane::Messages).inline_bytes() {
             work.send_flags = IBV_SEND_INLINE;
         }
-        state.chain.works.push(work);
-        state.chain.pieces.push(self.slots.piece(slot, len));
-        state.chain.flights.push(Flight::Slot(slot));
+        let piece = self.slots.piece(slot, len);
+        state.lane(Lane::Messages).chain.add(work, piece, Flight::Slot(slot));
     }
 
     /// Tells the peer what was taken, if it may be waiting for that.
@@ -615,22 +695,22 @@ impl Channel {
         // SAFETY: a slot that is free is ours.
         unsafe { self.slots.at(slot).cast::<[u8; SLOT_HEADER_BYTES]>().write(header) };
         self.add_slot(state, slot, SLOT_HEADER_BYTES);
-        self.ring_doorbell(state);
+        self.ring_doorbell(state, Lane::Messages);
     }
 
     // Operations.
 
     /// Adds an operation. It is posted at once, or with what is sent next.
-    pub(super) fn operate(&self, operation: Operation, now: bool) {
+    pub(super) fn operate(&self, operation: Operation, lane: Lane, now: bool) {
         self.with(|state| {
             if let Some(end) = state.end {
                 state.done.push((operation, Err(end)));
                 return;
             }
-            state.operations.push_back(operation);
+            state.lane(lane).operations.push_back(operation);
             if now {
-                self.post_operations(state);
-                self.ring_doorbell(state);
+                self.post_operations(state, lane);
+                self.ring_doorbell(state, lane);
                 if state.receiver.asleep {
                     // It is to see the end of it.
                     self.arm(state);
@@ -645,52 +725,51 @@ impl Channel {
         done()
     }
 
-    fn post_operations(&self, state: &mut State) {
-        while let Some(operation) = state.operations.front_mut() {
-            let used = state.flights.len() + state.chain.works.len();
-            if self.pair.sends().saturating_sub(CREDIT_SENDS + used) == 0 {
-                return;
-            }
+    fn post_operations(&self, state: &mut State, lane: Lane) {
+        let State { lanes, awaited, .. } = state;
+        let traffic = &mut lanes[lane as usize];
+        while self.room_of(lane, traffic) > 0
+            && let Some(operation) = traffic.operations.front_mut()
+        {
             let (work, piece, is_last) = operation.next_work(self.adapter.port.max_message_bytes);
-            state.chain.works.push(work);
-            state.chain.pieces.push(piece);
+            let mut flight = Flight::Nothing;
             if is_last {
-                let operation = state.operations.pop_front().expect("looked at");
-                state.awaited += usize::from(operation.is_awaited());
-                state.chain.flights.push(Flight::Operation(operation));
-            } else {
-                state.chain.flights.push(Flight::Nothing);
+                let operation = traffic.operations.pop_front().expect("looked at");
+                *awaited += usize::from(operation.is_awaited());
+                flight = Flight::Operation(operation);
             }
+            traffic.chain.add(work, piece, flight);
         }
     }
 
-    /// Posts the chain.
-    fn ring_doorbell(&self, state: &mut State) {
-        let count = state.chain.works.len();
+    /// Posts the chain of a lane.
+    fn ring_doorbell(&self, state: &mut State, lane: Lane) {
+        let Traffic { chain: Chain { works, pieces, flights }, flights: flying, first_flight, unsignaled, .. } =
+            state.lane(lane);
+        let count = works.len();
         if count == 0 {
             return;
         }
-        let State { chain: Chain { works, pieces, flights }, .. } = state;
         for index in 0..count {
             let next = works.as_mut_ptr().wrapping_add(index + 1);
             let work = &mut works[index];
-            work.wr_id = state.first_flight + (state.flights.len() + index) as u64;
+            work.wr_id = lane.work_id(*first_flight + (flying.len() + index) as u64);
             work.sg_list = &mut pieces[index];
             work.num_sge = 1;
             work.next = if index + 1 < count { next } else { ptr::null_mut() };
-            state.unsignaled += 1;
+            *unsignaled += 1;
             let is_awaited = matches!(&flights[index], Flight::Operation(operation) if operation.is_awaited());
-            if is_awaited || index + 1 == count || state.unsignaled >= SIGNAL_EVERY {
+            if is_awaited || index + 1 == count || *unsignaled >= SIGNAL_EVERY {
                 work.send_flags |= IBV_SEND_SIGNALED;
-                state.unsignaled = 0;
+                *unsignaled = 0;
             }
         }
         // SAFETY: chain and pieces stand still during the call; slots live as long as the pair, and operations keep their memory
         // until they have completed (invariant 3).
-        let posted = unsafe { self.pair.post_send(works.as_mut_ptr()) };
+        let posted = unsafe { self.pair(lane).post_send(works.as_mut_ptr()) };
         works.clear();
         pieces.clear();
-        state.flights.extend(flights.drain(..));
+        flying.extend(flights.drain(..));
         if posted.is_err() {
             self.end(state, End::Device);
         }
@@ -749,6 +828,8 @@ impl Channel {
     /// Whether the receiver has something to say, as far as can be told without sleeping.
     pub(super) fn has_come(&self) -> bool {
         self.with(|state| {
+            // Whoever looks need not be woken.
+            state.receiver.asleep = false;
             self.pump(state);
             !state.came.is_empty() || state.end.is_some() || state.peer_end == Some(state.arrived)
         })
@@ -771,7 +852,8 @@ impl Channel {
         // What was asked for before may have been given, to one who was awake by then.
         self.take_events(state);
         loop {
-            let waits_for_sends = state.awaited + state.operations.len() > 0 || state.owes_credit();
+            let waiting = state.lanes.iter().map(|lane| lane.operations.len()).sum::<usize>();
+            let waits_for_sends = state.awaited + waiting > 0 || state.owes_credit();
             let for_sends = state.sender.asleep || (state.receiver.asleep && waits_for_sends);
             let for_receives = state.sender.asleep || state.receiver.asleep;
             let mut armed = Ok(());
@@ -817,7 +899,7 @@ impl Channel {
     fn is_idle(&self) -> bool {
         self.with(|state| {
             self.pump(state);
-            state.end.is_some() || (state.flights.is_empty() && state.operations.is_empty())
+            state.end.is_some() || state.lanes.iter().all(Traffic::is_idle)
         })
     }
 }

@@ -1,7 +1,7 @@
 //! What each side says first, over the control channel. `docs/rdma.md` draws it.
 #![forbid(unsafe_code)]
 
-use super::channel::Channel;
+use super::channel::{Channel, Lane};
 use super::failed;
 use super::slots::{SLOT_BYTES, WINDOW};
 use crate::link::LinkError;
@@ -11,7 +11,7 @@ use rustix::net::{RecvFlags, recv};
 use std::net::TcpStream;
 
 const MAGIC: [u8; 8] = *b"DmRPCrdm";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Length without the domain's name.
 pub(super) const HELLO_BYTES: usize = 64;
 /// The longest name of a domain, in bytes.
@@ -26,13 +26,15 @@ pub(super) enum Status {
     Refused,
 }
 
-/// Where a queue pair is, and what its side takes.
+/// Where queue pairs are, and what their side takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hello {
     pub(super) status: Status,
     pub(super) body_limit: u64,
     pub(super) gid: Gid,
     pub(super) number: u32,
+    pub(super) bulk_number: u32,
+    /// Of both queue pairs.
     pub(super) first_packet: u32,
     pub(super) mtu: u8,
     /// READs that it answers at a time.
@@ -47,7 +49,8 @@ impl Hello {
             status,
             body_limit: channel.max_body_bytes(),
             gid: adapter.port.gid,
-            number: channel.number(),
+            number: channel.number(Lane::Messages),
+            bulk_number: channel.number(Lane::Bulk),
             first_packet: channel.first_packet(),
             mtu: adapter.port.mtu,
             reads: adapter.device.limits().max_reads_answered,
@@ -68,7 +71,7 @@ impl Hello {
         bytes.extend((SLOT_BYTES as u32).to_le_bytes());
         bytes.extend([self.mtu, self.reads]);
         bytes.extend((self.domain.len() as u16).to_le_bytes());
-        bytes.extend([0; 4]);
+        bytes.extend(self.bulk_number.to_le_bytes());
         bytes.extend(&self.domain);
         bytes
     }
@@ -93,6 +96,7 @@ impl Hello {
             body_limit: u64::from_le_bytes(bytes[16..24].try_into().expect("eight bytes")),
             gid: Gid(bytes[24..40].try_into().expect("sixteen bytes")),
             number: word(40),
+            bulk_number: word(60),
             first_packet: word(44),
             mtu: bytes[56],
             reads: bytes[57],
@@ -105,9 +109,9 @@ impl Hello {
         if !(1..=5).contains(&hello.mtu)
             || hello.reads == 0
             || !is_24_bits(hello.number)
+            || !is_24_bits(hello.bulk_number)
             || !is_24_bits(hello.first_packet)
             || domain_len > MAX_DOMAIN_BYTES
-            || word(60) != 0
         {
             return Err(LinkError::Protocol("a hello that makes no sense"));
         }
@@ -158,18 +162,18 @@ mod tests {
     fn hello() -> impl Strategy<Value = Hello> {
         let status = prop_oneof![Just(Status::Accepted), Just(Status::Refused)];
         let name = prop::collection::vec(any::<u8>(), 0..MAX_DOMAIN_BYTES);
-        (status, any::<u64>(), any::<[u8; 16]>(), 0..1u32 << 24, 0..1u32 << 24, 1..=5u8, 1..=255u8, name).prop_map(
-            |(status, body_limit, gid, number, first_packet, mtu, reads, domain)| Hello {
+        (status, any::<u64>(), any::<[u8; 16]>(), 0..1u32 << 24, 0..1u32 << 24, 0..1u32 << 24, 1..=5u8, 1..=255u8, name)
+            .prop_map(|(status, body_limit, gid, number, bulk_number, first_packet, mtu, reads, domain)| Hello {
                 status,
                 body_limit,
                 gid: Gid(gid),
                 number,
+                bulk_number,
                 first_packet,
                 mtu,
                 reads,
                 domain,
-            },
-        )
+            })
     }
 
     proptest! {
@@ -201,6 +205,7 @@ mod tests {
             body_limit: 5,
             gid: Gid([3; 16]),
             number: 17,
+            bulk_number: 18,
             first_packet: 99,
             mtu: 3,
             reads: 16,

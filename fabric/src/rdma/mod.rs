@@ -6,7 +6,7 @@
 //! | `hello.rs` | `Hello`: what each side says first, over TCP |
 //! | `acceptor.rs` | `Acceptor`: those who connect, all at once |
 //! | `slots.rs` | `Slots`: registered memory for messages |
-//! | `channel.rs` | `Channel`: a queue pair, and all that is on its way |
+//! | `channel.rs` | `Channel`: the queue pairs of a link, and all that is on its way |
 //! | `sender.rs`, `receiver.rs` | the halves |
 //! | `one_sided.rs` | [`OneSided`]: reads and writes of the peer's memory |
 //! | `heap.rs` | [`Heap`]: registered memory to read into and write from |
@@ -30,7 +30,7 @@ mod slots;
 pub(crate) use acceptor::Acceptor;
 pub use dmrpc_rdma_sys::{Access, MemoryRegion};
 pub use heap::{Block, Heap};
-pub use one_sided::{Ending, OneSided, Registrar, RemoteRun, Step};
+pub use one_sided::{BULK_BYTES, Ending, OneSided, Registrar, RemoteRun, Step};
 
 use crate::dial::dial;
 use crate::link::{Interest, Link, LinkError};

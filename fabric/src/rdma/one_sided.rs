@@ -1,6 +1,6 @@
 //! Reads and writes of the peer's memory, in which the peer's processor has no part.
 
-use super::channel::{Channel, Handle};
+use super::channel::{Channel, Handle, Lane};
 use super::heap::{Block, Heap};
 use crate::link::LinkError;
 use dmrpc_rdma_sys::raw::*;
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// The most bytes of one work request: longer steps are several.
 const MAX_PIECE_BYTES: u64 = 1 << 20;
+/// Operations of more bytes go through a queue pair of their own: no message waits behind them.
+pub const BULK_BYTES: usize = 256 << 10;
 /// Operations that take longer are not waited for by polling.
 const MAX_POLLING_NS: u64 = 200_000;
 
@@ -70,6 +72,12 @@ impl Operation {
         Self { memory, steps, next: 0, posted: 0, done }
     }
 
+    /// How it is ordered among others.
+    fn lane(&self) -> Lane {
+        let bytes: usize = self.steps.iter().map(|step| step.len).sum();
+        if bytes > BULK_BYTES { Lane::Bulk } else { Lane::Messages }
+    }
+
     pub(super) fn is_write(&self) -> bool {
         matches!(self.memory, Memory::Write(_))
     }
@@ -109,13 +117,14 @@ impl Operation {
 
 /// One end of a link over RDMA, for reads and writes of the memory at its other end. Clones are the same.
 ///
-/// Operations of one link are posted in the order in which they are given; all of them end, with an error if the link does.
+/// Operations of one link are done in the order in which they are given, but for those of more than [`BULK_BYTES`], which have an
+/// order of their own; all of them end, with an error if the link does.
 #[derive(Clone)]
 pub struct OneSided {
     handle: Arc<Handle>,
     domain: Option<usize>,
-    /// How long operations take, in nanoseconds; a moving average.
-    typical_ns: Arc<AtomicU64>,
+    /// How long operations of each lane take, in nanoseconds; a moving average.
+    typical_ns: Arc<[AtomicU64; 2]>,
 }
 
 /// Registers memory in a domain. It does not keep the link that it came from.
@@ -144,22 +153,21 @@ impl Registrar {
     }
 }
 
-/// An operation that somebody waits for.
-pub struct Ending {
+/// An operation that somebody waits for, and what it leaves.
+pub struct Ending<T> {
     one_sided: OneSided,
-    state: Arc<EndingState>,
+    state: Arc<EndingState<T>>,
+    lane: Lane,
     started: Instant,
 }
 
-#[derive(Default)]
-struct EndingState {
+struct EndingState<T> {
     has_ended: AtomicBool,
-    outcome: Mutex<Outcome>,
+    outcome: Mutex<Outcome<T>>,
 }
 
-#[derive(Default)]
-struct Outcome {
-    result: Option<Result<Block, LinkError>>,
+struct Outcome<T> {
+    result: Option<Result<T, LinkError>>,
     waker: Option<std::task::Waker>,
 }
 
@@ -196,14 +204,36 @@ impl OneSided {
     /// # Panics
     ///
     /// If a step does not lie within the block, or has no bytes.
-    pub fn read(&self, into: Block, steps: Vec<Step>) -> Ending {
-        let state = Arc::new(EndingState::default());
+    pub fn read(&self, into: Block, steps: Vec<Step>) -> Ending<Block> {
+        self.start(Memory::Read(into), steps, |memory| match memory {
+            Memory::Read(block) => block,
+            Memory::Write(_) => unreachable!("it was given as one"),
+        })
+    }
+
+    /// Writes. When it has ended the bytes are in their place, and `keep` comes back; until then messages may overtake them. If
+    /// nobody waits for the end, `keep` is dropped then, in whichever thread sees it.
+    ///
+    /// # Panics
+    ///
+    /// If a step does not lie within the block, or has no bytes.
+    pub fn write<K: Send + 'static>(&self, from: Arc<Block>, steps: Vec<Step>, keep: K) -> Ending<K> {
+        self.start(Memory::Write(from), steps, move |_| keep)
+    }
+
+    fn start<T: Send + 'static>(
+        &self,
+        memory: Memory,
+        steps: Vec<Step>,
+        left: impl FnOnce(Memory) -> T + Send + 'static,
+    ) -> Ending<T> {
+        let outcome = Mutex::new(Outcome { result: None, waker: None });
+        let state = Arc::new(EndingState { has_ended: AtomicBool::new(false), outcome });
         let ended = state.clone();
         let done: Done = Box::new(move |memory, outcome| {
-            let Memory::Read(block) = memory else { unreachable!("it was given as one") };
             let waker = {
                 let mut slot = ended.outcome.lock();
-                slot.result = Some(outcome.map(|()| block));
+                slot.result = Some(outcome.map(|()| left(memory)));
                 slot.waker.take()
             };
             // Release: pairs with the acquire of whoever polls.
@@ -212,8 +242,10 @@ impl OneSided {
                 waker.wake();
             }
         });
-        self.channel().operate(Operation::new(Memory::Read(into), steps, Some(done)), true);
-        Ending { one_sided: self.clone(), state, started: Instant::now() }
+        let operation = Operation::new(memory, steps, Some(done));
+        let (lane, started) = (operation.lane(), Instant::now());
+        self.channel().operate(operation, lane, true);
+        Ending { one_sided: self.clone(), state, lane, started }
     }
 
     /// Writes, together with what the link's sender flushes next: the bytes are in their place before any message that is sent
@@ -223,7 +255,7 @@ impl OneSided {
     ///
     /// If a step does not lie within the block, or has no bytes.
     pub fn write_behind(&self, from: Arc<Block>, steps: Vec<Step>) {
-        self.channel().operate(Operation::new(Memory::Write(from), steps, None), false);
+        self.channel().operate(Operation::new(Memory::Write(from), steps, None), Lane::Messages, false);
     }
 
     /// Has the device refuse everything that the peer asks for, and do nothing more for either side.
@@ -232,12 +264,16 @@ impl OneSided {
     }
 }
 
-impl Ending {
+impl<T> Ending<T> {
+    fn typical_ns(&self) -> &AtomicU64 {
+        &self.one_sided.typical_ns[self.lane as usize]
+    }
+
     /// Polls for as long as operations usually take, and yields in between; once if they take long. Whether it has ended.
     pub fn poll_a_while(&self) -> bool {
         let has_ended = || self.state.has_ended.load(Ordering::Acquire);
         // Relaxed: a hint.
-        let typical = self.one_sided.typical_ns.load(Ordering::Relaxed);
+        let typical = self.typical_ns().load(Ordering::Relaxed);
         if typical < MAX_POLLING_NS {
             let until = self.started + Duration::from_nanos((2 * typical).max(20_000));
             while !has_ended() {
@@ -253,8 +289,8 @@ impl Ending {
     }
 }
 
-impl Future for Ending {
-    type Output = Result<Block, LinkError>;
+impl<T> Future for Ending<T> {
+    type Output = Result<T, LinkError>;
 
     fn poll(self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
         if !self.state.has_ended.load(Ordering::Acquire) {
@@ -264,7 +300,7 @@ impl Future for Ending {
         match outcome.result.take() {
             Some(result) => {
                 // Relaxed: a hint.
-                let (typical, took) = (&self.one_sided.typical_ns, self.started.elapsed().as_nanos() as u64);
+                let (typical, took) = (self.typical_ns(), self.started.elapsed().as_nanos() as u64);
                 let before = typical.load(Ordering::Relaxed);
                 typical.store(before - before / 8 + took / 8, Ordering::Relaxed);
                 std::task::Poll::Ready(result)

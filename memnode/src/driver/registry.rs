@@ -10,10 +10,15 @@ use super::segment::Segment;
 use crate::core::{LinkId, Ticket};
 use dmrpc_fabric::link::{LinkError, Part};
 use dmrpc_fabric::rdma::{Access, MemoryRegion, Registrar};
+use dmrpc_pages::ByteSize;
 use dmrpc_wire::RegionInfo;
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
+
+/// Registering more than that takes some tenth of a second, and is told of.
+const LONG_BYTES: usize = 256 << 20;
 
 /// Memory that is to be registered.
 pub(crate) struct Registration {
@@ -53,9 +58,21 @@ impl Registration {
     /// Registers it.
     pub(crate) fn carry_out(&self) -> Result<MemoryRegion, LinkError> {
         let access = if self.write { Access::RemoteWrite } else { Access::RemoteRead };
+        let size = ByteSize(self.part.len as u64);
+        let is_long = self.part.len >= LONG_BYTES;
+        if is_long {
+            tracing::info!(segment = self.segment, %size, "registering memory with the device");
+        }
+        let started = Instant::now();
         // SAFETY: the owner is a segment, whose bytes nobody makes references to, or the board, which is of atomics and is
         // registered for reading alone; either is mapped as long as it lives.
-        unsafe { self.registrar.register(self.part.start, self.part.len, access, self.owner.clone()) }
+        let region = unsafe { self.registrar.register(self.part.start, self.part.len, access, self.owner.clone()) }?;
+        if is_long {
+            tracing::info!(segment = self.segment, %size, took = ?started.elapsed(), "registered");
+        } else {
+            tracing::debug!(segment = self.segment, %size, took = ?started.elapsed(), "registered");
+        }
+        Ok(region)
     }
 }
 
