@@ -109,6 +109,10 @@ test-rdma: python ## What needs an RDMA device, in an emulated guest that has on
 test-rdma-two: ## A memory node and its client in two such guests; takes longer than a change should wait for
 	tests/rdma/two
 
+.PHONY: bench-rdma
+bench-rdma: ## Messages, reads and writes over RDMA beside perftest, in such a guest
+	tests/rdma/figures
+
 .PHONY: test-dpdk
 test-dpdk: ## What needs DPDK, over its drivers that need no card
 	tests/dpdk/run
