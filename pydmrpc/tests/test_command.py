@@ -3,8 +3,10 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
+import textwrap
 
 import pydmrpc
 import pytest
@@ -43,6 +45,37 @@ def test_a_driver_joins_and_leaves(system):
 
         assert pydmrpc.get(where.remote()) != os.getpid()
         pydmrpc.shutdown()
+
+
+def test_what_workers_print_comes_to_who_joined(system):
+    program = """
+        import pydmrpc, sys
+
+        pydmrpc.init(address="auto")
+
+        @pydmrpc.remote
+        def inner():
+            print("from the inner task", flush=True)
+
+        @pydmrpc.remote
+        class Outer:
+            def __init__(self):
+                print("from the actor", file=sys.stderr, flush=True)
+
+            def call(self):
+                pydmrpc.get(inner.remote())
+
+        pydmrpc.get(Outer.remote().call.remote())
+        # What was printed is on its way, and this waits for a line of it to be there.
+        sys.stdin.readline()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        out, error = driver.stdout.readline(), driver.stderr.readline()
+        driver.stdin.close()
+        assert driver.wait(PATIENCE) == 0
+    assert re.fullmatch(r"\(inner pid=\d+\) from the inner task\n", out)
+    assert re.fullmatch(r"\(Outer pid=\d+\) from the actor\n", error)
 
 
 def test_a_detached_actor_stays(system):

@@ -11,7 +11,6 @@ DIFFERENCES: dict[str, str] = {
     "remote_of_what_is_no_function": _MISTAKE,
     "remote_with_positional_options": _MISTAKE,
     "method_with_unknown_options": _MISTAKE,
-    "an_actor_error_tells_of_its_actor": "the error does not say which actor it was; its message does not, either",
     "queue_empty_and_full": _BETTER_TYPE,
     "queue_batches": _BETTER_TYPE,
     "queue_asynchronously": _BETTER_TYPE,

@@ -260,6 +260,15 @@ pub enum Record<'a> {
         /// Which.
         cpu: Option<u32>,
     },
+    /// A worker printed a line while it worked for a driver elsewhere.
+    Printed {
+        /// Its process.
+        pid: u32,
+        /// Whether to the standard error output.
+        is_error: bool,
+        /// The line.
+        line: &'a str,
+    },
     /// See [`Action::Exit`](crate::Action::Exit).
     Exit,
     /// See [`Event::Exits`](crate::Event::Exits).
@@ -291,7 +300,7 @@ macro_rules! kinds {
 kinds! {
     HELLO = 1 WELCOME = 2 FUNCTION = 3 SUBMIT = 4 CREATE = 5 CALL = 6 RUN = 7 FINISHED = 8 YIELDED = 9 DELIVER = 10 WANT = 11 HOLD = 12
     GRANT = 13 RELEASE = 14 BLOCKED = 15 UNBLOCKED = 16 RECALL = 17 RETURNED = 18 INTERRUPT = 19 CANCEL = 20 KILL = 21 EXIT = 22
-    EXITS = 23 ASK = 24 ANSWER = 25 LOANS = 26 NEAR = 27
+    EXITS = 23 ASK = 24 ANSWER = 25 LOANS = 26 NEAR = 27 PRINTED = 28
 }
 
 /// In `flags`: there is an actor, a parent, a name.
@@ -521,6 +530,10 @@ impl<'a> Record<'a> {
             }
             Record::Kill { actor, restart } => to.plain(KILL, flag(*restart, FIRST), 0, packed(actor.0)),
             Record::Near { cpu } => to.plain(NEAR, flag(cpu.is_some(), SOME), cpu.unwrap_or(0) as usize, 0),
+            Record::Printed { pid, is_error, line } => {
+                to.plain(PRINTED, flag(*is_error, FIRST), *pid as usize, 0);
+                to.bytes(line.as_bytes());
+            }
             Record::Exit => to.plain(EXIT, 0, 0, 0),
             Record::Exits => to.plain(EXITS, 0, 0, 0),
             Record::Ask { number, what } => {
@@ -633,6 +646,7 @@ impl<'a> Record<'a> {
             CANCEL => Record::Cancel { task, force: has(FIRST), recursive: has(SECOND) },
             KILL => Record::Kill { actor: ActorId(task), restart: has(FIRST) },
             NEAR => Record::Near { cpu: has(SOME).then_some(count) },
+            PRINTED => Record::Printed { pid: count, is_error: has(FIRST), line: from.text()? },
             EXIT => Record::Exit,
             EXITS => Record::Exits,
             ASK => Record::Ask { number: id, what: from.bytes()? },
@@ -813,6 +827,7 @@ mod tests {
             Record::Kill { actor: ActorId(task), restart: true },
             Record::Near { cpu: Some(3) },
             Record::Near { cpu: None },
+            Record::Printed { pid: 6, is_error: true, line: "so it is" },
             Record::Exit,
             Record::Exits,
             Record::Ask { number: 1, what: b"what" },

@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from queue import SimpleQueue
+from types import GeneratorType
 from typing import Any
 
 from pydmrpc import _core, _generator, exceptions
@@ -50,8 +51,16 @@ class Threads:
 
     def submits(self, group: str | None, ahead: int | None, function: _Function) -> _Submit:
         """What a method's calls are given to; `ahead` is how far one that yields may be ahead of its caller."""
-        submit = self._lines[group].submit
-        return lambda call, args, kwargs: submit((call, ahead, function, args, kwargs or {}))
+        line = self._lines[group]
+        put = line.put
+
+        def submit(call: _core.Call, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> None:
+            put((call, ahead, function, args, kwargs))
+            line.submitted += 1
+            if line.may_grow:
+                line.grow()
+
+        return submit
 
     def cancel(self, task: tuple[int, int]) -> bool:
         """Threads can't be interrupted."""
@@ -68,41 +77,42 @@ class _Line:
         self._name = name
         self._limit = limit
         self._fails = fails
-        self._queue: SimpleQueue[tuple[_core.Call, int | None, _Function, tuple[Any, ...], dict[str, Any]]] = SimpleQueue()
-        self._submitted = 0
+        self._queue: SimpleQueue[tuple[_core.Call, int | None, _Function, tuple[Any, ...], dict[str, Any] | None]] = SimpleQueue()
+        #: Has a call run. By the main thread only, which counts them.
+        self.put = self._queue.put
+        self.submitted = 0
+        #: Whether there may be more threads.
+        self.may_grow = True
         #: By each thread, how many calls it has run: so that no two write the same.
         self._done: list[int] = []
 
-    def submit(self, what: tuple[_core.Call, int | None, _Function, tuple[Any, ...], dict[str, Any]]) -> None:
-        """Has a call run. By the main thread only."""
-        self._queue.put(what)
-        self._submitted += 1
-        if len(self._done) < self._limit and self._submitted - sum(self._done) > len(self._done):
+    def grow(self) -> None:
+        """Starts a thread, unless one is idle."""
+        place = len(self._done)
+        if self.submitted - sum(self._done) > place:
             self._done.append(0)
-            place = len(self._done) - 1
+            self.may_grow = place + 1 < self._limit
             threading.Thread(target=self._run, args=(place,), name=f"dmrpc-{self._name}_{place}", daemon=True).start()
 
     def _run(self, place: int) -> None:
+        get, is_empty, done, leave = self._queue.get, self._queue.empty, self._done, _core.Call.leave
         while True:
-            self._run_one(*self._queue.get())
-            self._done[place] += 1
-
-    def _run_one(
-        self, call: _core.Call, ahead: int | None, function: _Function, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        before = call.enter()
-        try:
-            value = function(*args, **kwargs)
-            if inspect.isgenerator(value):
-                _generator.answer(call, value, ahead, self._fails)
-                return
-        except BaseException as error:
-            self._fails(call, error)
-        else:
-            # Answers before the last of those that wait are sent together.
-            call.finish(value, not self._queue.empty())
-        finally:
-            _core.Call.leave(before)
+            call, ahead, function, args, kwargs = get()
+            before = call.enter()
+            try:
+                value = function(*args, **kwargs) if kwargs else function(*args)
+                if isinstance(value, GeneratorType):
+                    _generator.answer(call, value, ahead, self._fails)
+                else:
+                    # Answers before the last of those that wait are sent together.
+                    call.finish(value, not is_empty())
+                value = None
+            except BaseException as error:
+                self._fails(call, error)
+            leave(before)
+            # A thread that sleeps keeps none of it.
+            del call, function, args, kwargs
+            done[place] += 1
 
 
 class _Group:

@@ -60,6 +60,8 @@ def join(path: str) -> None:
     with _lock:
         joined.clear()
         joined.update(pickle.loads(_core._join(path)))
+    if options.get("log_to_driver", True):
+        _output.start()
     _environment.inherited.update(py_modules=[entry or os.getcwd() for entry in sys.path], working_dir=os.getcwd())
 
 

@@ -3,6 +3,7 @@
 //! 1. A hub that is gone ends a worker at once, and for a driver everything that it waits for with an error.
 
 use super::client::Client;
+use super::output::{Lines, Printed};
 use super::payload::Payload;
 use super::peer::{self, Inward, Outgoing, PeerError};
 use super::slot::Waiter;
@@ -77,6 +78,8 @@ pub(crate) struct Away {
     pub(crate) inbox: Mutex<Inbox>,
     is_worker: bool,
     questions: Mutex<FxHashMap<u64, Answer>>,
+    /// What workers printed that work for this driver.
+    pub(crate) printed: Mutex<Lines>,
     next_question: AtomicU64,
     pub(crate) store_url: String,
     pub(crate) about: Vec<u8>,
@@ -120,6 +123,7 @@ impl Away {
             inbox: Mutex::default(),
             is_worker: matches!(who, Who::Worker(..)),
             questions: Mutex::default(),
+            printed: Mutex::default(),
             next_question: AtomicU64::new(0),
             store_url,
             about,
@@ -360,6 +364,10 @@ impl Away {
                 }
             }
             Record::Near { cpu } => self.inbox.lock().near = *cpu,
+            Record::Printed { pid, is_error, line } => {
+                let line = (*line).to_owned();
+                self.printed.lock().push(Printed { pid: *pid, is_error: *is_error, line });
+            }
             Record::Exit => {
                 let mut inbox = self.inbox.lock();
                 inbox.leaves = true;

@@ -570,7 +570,9 @@ pub(crate) fn _hub_address() -> Option<String> {
 #[pyfunction]
 pub(crate) fn _take_printed(bell: &Bound<'_, super::Completions>) -> Vec<(u32, bool, String)> {
     let Some(client) = running() else { return Vec::new() };
-    let To::Home(home) = client.hub() else { return Vec::new() };
-    let printed = home.lock().take_printed(bell.get().list());
+    let printed = match client.hub() {
+        To::Home(home) => home.lock().take_printed(bell.get().list()),
+        To::Away(away) => away.printed.lock().take(bell.get().list()),
+    };
     printed.into_iter().map(|line| (line.pid, line.is_error, line.line)).collect()
 }

@@ -6,8 +6,9 @@
 //! 2. A worker's end is told to the core once: when its link has ended and the zygote has said how, or a moment after that.
 
 use super::client::Client;
+use super::completions::List;
 use super::nearness::{Habit, current_cpu};
-use super::output::Output;
+use super::output::{Lines, Output, Printed};
 use super::payload::Payload;
 use super::peer::{self, Inward, Outgoing, PeerError};
 use super::zygote::{News, Recipe, Zygote};
@@ -76,6 +77,8 @@ struct Process {
     unlinked: Option<Instant>,
     /// What its actor calls itself.
     title: Option<String>,
+    /// The driver that it works for, or worked for last.
+    driver: ClientId,
     /// How it ended.
     status: Option<i32>,
 }
@@ -115,20 +118,11 @@ pub(crate) struct Home {
     habit: Habit,
     /// The worker that was told to sleep near who waits.
     near: Option<usize>,
+    /// Drivers in other processes.
+    joined: usize,
     /// Lines that workers printed, for the driver.
-    printed: VecDeque<Printed>,
-    printed_bell: Option<Arc<super::completions::List>>,
+    printed: Lines,
 }
-
-/// A line of a worker's.
-pub(crate) struct Printed {
-    pub(crate) pid: u32,
-    pub(crate) is_error: bool,
-    pub(crate) line: String,
-}
-
-/// Lines that wait for the driver to print them; older ones are dropped.
-const MAX_PRINTED: usize = 10_000;
 
 /// What a hub is made of.
 pub(crate) struct Plan {
@@ -163,8 +157,8 @@ impl Home {
             turns_taken: 0,
             habit: Habit::default(),
             near: None,
-            printed: VecDeque::new(),
-            printed_bell: None,
+            joined: 0,
+            printed: Lines::default(),
         };
         let mut none = Vec::new();
         for client in [OWN, GRANTS] {
@@ -244,6 +238,9 @@ impl Home {
                 }
             }
             Action::Run { client: to, task, actor, create, function, payload, values, given, returns } => {
+                if self.joined > 0 && (actor.is_none() || create) {
+                    self.works_for(to, task.client);
+                }
                 self.send_to(client, to, |outgoing, functions| {
                     outgoing.send_function(function, || functions.get(&function).cloned())?;
                     let mut tables = vec![Vec::new(); values.len()];
@@ -276,6 +273,21 @@ impl Home {
                 let (mut table, loans) = (Vec::new(), outgoing.loans.clone());
                 outgoing.send(&Record::Deliver { result, outcome: peer::came(&outcome, &loans, &mut table)? })
             }),
+        }
+    }
+
+    /// A worker works for a client from now on: for a driver, or whoever that worker works for.
+    fn works_for(&mut self, worker: ClientId, client: ClientId) {
+        let worker_of = |home: &Self, client| {
+            let &index = home.by_client.get(&client)?;
+            home.peers[index].as_ref()?.worker
+        };
+        let driver = match worker_of(self, client) {
+            Some(other) => self.processes.get(&other).map_or(OWN, |process| process.driver),
+            None => client,
+        };
+        if let Some(process) = worker_of(self, worker).and_then(|worker| self.processes.get_mut(&worker)) {
+            process.driver = driver;
         }
     }
 
@@ -325,6 +337,7 @@ impl Home {
             doomed: false,
             unlinked: None,
             title: None,
+            driver: OWN,
             status: None,
         };
         if self.zygote.is_none() && self.start_zygote(client).is_err() {
@@ -434,27 +447,27 @@ impl Home {
         }
     }
 
-    fn print(&mut self, _client: &Arc<Client>, worker: WorkerId, stream: usize) {
+    fn print(&mut self, client: &Arc<Client>, worker: WorkerId, stream: usize) {
         let Some(process) = self.processes.get_mut(&worker) else { return };
         let Some(output) = &mut process.output[stream] else { return };
-        let pid = process.pid;
-        let mut any = false;
-        output.read(|line| {
-            if self.printed.len() == MAX_PRINTED {
-                self.printed.pop_front();
+        let (pid, driver, is_error) = (process.pid, process.driver, stream == 1);
+        let mut lines = Vec::new();
+        output.read(|line| lines.push(line.to_owned()));
+        // Of a driver that has left, it is ours.
+        if driver != OWN && self.by_client.contains_key(&driver) {
+            for line in &lines {
+                self.send_to(client, driver, |peer, _| peer.send(&Record::Printed { pid, is_error, line }));
             }
-            self.printed.push_back(Printed { pid, is_error: stream == 1, line: line.to_owned() });
-            any = true;
-        });
-        if any && let Some(bell) = &self.printed_bell {
-            bell.push(0);
+            return self.flush(client);
+        }
+        for line in lines {
+            self.printed.push(Printed { pid, is_error, line });
         }
     }
 
     /// Lines that workers printed since this was last asked for; `bell` is rung when there are more.
-    pub(crate) fn take_printed(&mut self, bell: &Arc<super::completions::List>) -> Vec<Printed> {
-        self.printed_bell = Some(bell.clone());
-        self.printed.drain(..).collect()
+    pub(crate) fn take_printed(&mut self, bell: &Arc<List>) -> Vec<Printed> {
+        self.printed.take(bell)
     }
 
     // Links.
@@ -655,7 +668,10 @@ impl Home {
         let (store, about) = (self.store_url.clone(), self.about.clone());
         self.send_to(client, id, |peer, _| peer.send(&Record::Welcome { client: id, store: &store, about: &about }));
         match who {
-            Who::Driver => self.step(client, Event::DriverUp { client: id }),
+            Who::Driver => {
+                self.joined += 1;
+                self.step(client, Event::DriverUp { client: id });
+            }
             Who::Worker(worker, _) => {
                 self.step(client, Event::WorkerUp { client: id, worker });
             }
@@ -675,7 +691,10 @@ impl Home {
         let Some(gone) = peer.client else { return };
         self.by_client.remove(&gone);
         match peer.worker {
-            None => self.step(client, Event::ClientDown { client: gone, why: "its link ended".into() }),
+            None => {
+                self.joined -= 1;
+                self.step(client, Event::ClientDown { client: gone, why: "its link ended".into() });
+            }
             Some(worker) => {
                 if let Some(process) = self.processes.get_mut(&worker) {
                     process.unlinked = Some(Instant::now());
@@ -836,6 +855,7 @@ fn wish(from: Option<ClientId>, record: &Record<'_>, borrows: &Borrows) -> Resul
         | Record::Recall { .. }
         | Record::Interrupt { .. }
         | Record::Near { .. }
+        | Record::Printed { .. }
         | Record::Exit
         | Record::Answer { .. }
         | Record::Loans(_) => return Err(dmrpc_hub::record::Malformed("not from a client").into()),

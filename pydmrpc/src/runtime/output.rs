@@ -1,9 +1,11 @@
 //! What a worker prints, line by line.
 
+use super::completions::List;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// Lines that are kept to be told when the worker ends.
 const LAST_LINES: usize = 10;
@@ -11,6 +13,44 @@ const LAST_LINES: usize = 10;
 const MAX_LINE_BYTES: usize = 16 * 1024;
 /// Bytes that are read before others have their turn.
 const TURN_BYTES: usize = 256 * 1024;
+
+/// Lines that wait for the driver to print them; older ones are dropped.
+const MAX_PRINTED: usize = 10_000;
+
+/// A line of a worker's.
+pub(crate) struct Printed {
+    pub(crate) pid: u32,
+    pub(crate) is_error: bool,
+    pub(crate) line: String,
+}
+
+/// Lines on their way to whoever prints them.
+#[derive(Default)]
+pub(crate) struct Lines {
+    lines: VecDeque<Printed>,
+    bell: Option<Arc<List>>,
+}
+
+impl Lines {
+    /// One more.
+    pub(crate) fn push(&mut self, line: Printed) {
+        if self.lines.len() == MAX_PRINTED {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+        if let Some(bell) = &self.bell
+            && self.lines.len() == 1
+        {
+            bell.push(0);
+        }
+    }
+
+    /// All of them; `bell` is rung when there are more.
+    pub(crate) fn take(&mut self, bell: &Arc<List>) -> Vec<Printed> {
+        self.bell = Some(bell.clone());
+        self.lines.drain(..).collect()
+    }
+}
 
 /// The end of a pipe into which a worker prints.
 pub(crate) struct Output {

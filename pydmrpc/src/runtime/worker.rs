@@ -212,6 +212,8 @@ impl Worker {
         let limit =
             timeout.map_or(SIGNAL_CHECK, |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(SIGNAL_CHECK));
         if limit.is_zero() {
+            // Others than calls run now: they may start threads and processes, which are to inherit nothing of where we slept.
+            self.pinned = None;
             // What was answered in this turn is sent, and what came is read, without a sleep.
             self.client.flush();
             self.client.look();
@@ -228,7 +230,12 @@ impl Worker {
                     may_sleep = false;
                     self.sleep(py, &waiter, near, Instant::now() + limit.min(SIGNAL_CHECK));
                 }
-                Came::Nothing(..) | Came::Ready => return Ok(Some(any)),
+                Came::Nothing(..) | Came::Ready => {
+                    if !any {
+                        self.pinned = None;
+                    }
+                    return Ok(Some(any));
+                }
                 Came::End => return Ok(any.then_some(true)),
             }
         }
