@@ -43,8 +43,9 @@ bench: ## Every layer against the bare machine, as one table; figures also in ou
 compare: $(COMPARE_VENV)/ready ## Side by side with Ray, Spark and gRPC; QUICK=1 takes minutes. The report goes to compare/report
 	cargo build --locked --release $(COMPARED)
 	VIRTUAL_ENV=$(CURDIR)/$(COMPARE_VENV) $(COMPARE_VENV)/bin/maturin develop --locked --release --quiet --manifest-path pydmrpc/Cargo.toml
-	$(COMPARE_VENV)/bin/python compare/run.py $(if $(QUICK),--quick) $(COMPARE_ARGS)
-	$(COMPARE_VENV)/bin/python compare/report.py
+	@# What went wrong is in the report, too.
+	status=0; $(COMPARE_VENV)/bin/python compare/run.py $(if $(QUICK),--quick) $(COMPARE_ARGS) || status=$$?; \
+		$(COMPARE_VENV)/bin/python compare/report.py; exit $$status
 
 # The programs that are compared, and what some of them have for that alone.
 COMPARE_FEATURES := --features img-transcode/compare,social-network/compare,social-network/redis
