@@ -241,6 +241,10 @@ single-threaded Python program, here Ray's actors, tasks and actors by value tak
 empty list, so the function never ran, here it has one element."""
 
 
+# A machine that is less idle than this before a run has other work.
+IDLE_PERCENT = 80
+
+
 def machine_text(results):
     machine, load = results["machine"], results["load"]
     return (
@@ -250,6 +254,7 @@ def machine_text(results):
         f"{results['settings']['rounds']} turns of {results['settings']['seconds']} s a system and case, {results['minutes']} minutes in all. "
         + ", ".join(f"{name} {version}" for name, version in results["versions"].items())
         + "."
+        + (" The machine had other work: only ratios mean something." if load["before"]["idle_percent"] < IDLE_PERCENT else "")
     )
 
 
@@ -426,6 +431,8 @@ def main_table(results):
     rows = []
     for part in results["parts"]:
         for row in filter(MAIN.get(part["name"], lambda row: False), part["rows"]):
+            if not row["answers_agree"]:
+                continue
             cells = [f"{part['title']}: {row['title']}"]
             for names in COLUMNS.values():
                 found = [shown(row, row["systems"][name]) for name in names if name in row["systems"]]
@@ -445,11 +452,13 @@ def into_readme(results, folder):
             shutil.copy(folder / f"{name}.png", plots)
             shown_plots.append(f"![{name}](docs/figures/{name}.png)")
     misses = [f"{title} (wanted {wanted}, reached {reached})" for title, wanted, reached, met in target_rows(results) if met == "✗"]
+    wrong = [row["title"] for part in results["parts"] for row in part["rows"] if not row["answers_agree"]]
     text = "\n\n".join(
         [
             f"`make compare{' QUICK=1' if results['settings']['effort'] == 'quick' else ''}`: {machine_text(results)}",
             main_table(results),
             *shown_plots,
+            *([f"Left out, since answers differed (what is read must not change during a run): {'; '.join(wrong)}."] if wrong else []),
             "Targets that were missed: " + "; ".join(misses) + "." if misses else "All targets were met.",
         ]
     )
