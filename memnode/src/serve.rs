@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use dmrpc_fabric::Allow;
 use dmrpc_fabric::address::Address;
-use dmrpc_fabric::datagram::dpdk::{self, DEFAULT_MTU, DpdkOptions};
+use dmrpc_fabric::datagram::dpdk::{self, DEFAULT_MTU, DEFAULT_QUEUES, DpdkOptions};
 use dmrpc_memnode::{Hugepages, Node, NodeConfig};
 use dmrpc_pages::{ByteSize, PageSize};
 use dmrpc_wire::Coherence;
@@ -70,6 +70,10 @@ pub(crate) struct Args {
     /// The longest IP packet over DPDK, in bytes.
     #[arg(long, value_name = "BYTES", env = "DMRPC_DPDK_MTU", default_value_t = DEFAULT_MTU)]
     mtu: usize,
+    /// Queues of the device over DPDK, each with a thread of its own that moves the bytes of its links; fewer if the device has not as
+    /// many.
+    #[arg(long, value_name = "NUMBER", env = "DMRPC_DPDK_QUEUES", default_value_t = DEFAULT_QUEUES, value_parser = clap::value_parser!(u8).range(1..=64))]
+    queues: u8,
     /// The NUMA node whose memory the pool is made of.
     #[arg(long, value_name = "NODE")]
     numa: Option<u32>,
@@ -127,7 +131,7 @@ fn configure_dpdk(args: &Args) -> anyhow::Result<()> {
         let eal = args.eal.as_deref().context("a dpdk:// address needs --eal: DPDK's cores, memory and device")?;
         let eal = eal.split_whitespace().map(str::to_owned).collect();
         let udp_port = Some(address.port());
-        dpdk::configure(DpdkOptions { eal, address: *address.ip(), mtu: args.mtu, udp_port })?;
+        dpdk::configure(DpdkOptions { eal, address: *address.ip(), mtu: args.mtu, udp_port, queues: args.queues })?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 
 mod rig;
 
+use dmrpc_fabric::datagram::dpdk::traffic;
 use dmrpc_objstore::{ObjectRef, Store, StoreError, StoreOptions, block_on};
 use rig::{Client, NodeProcess, Switch, Terms, pattern, wait_until};
 use std::io::{BufRead as _, BufReader};
@@ -20,35 +21,53 @@ const CLIENT: &str = "10.9.0.2";
 /// Objects below, at and over the sizes at which something changes: a page, a frame, a window, a segment.
 const SIZES: [usize; 6] = [2_049, 4_096, 4_097, 65_536, 1_000_003, 6 << 20];
 
-/// How two ends are joined, and the EAL arguments of each.
+/// How two ends are joined.
 #[derive(Clone, Copy)]
-enum Wire {
+enum Driver {
     Memif,
     Vhost,
     AfPacket,
     AfXdp,
 }
 
+/// How two ends are joined, by how many queues each, and the EAL arguments of each.
+#[derive(Clone, Copy)]
+struct Wire {
+    driver: Driver,
+    queues: usize,
+}
+
+const MEMIF: Wire = Wire { driver: Driver::Memif, queues: 1 };
+const VHOST: Wire = Wire { driver: Driver::Vhost, queues: 1 };
+const AF_PACKET: Wire = Wire { driver: Driver::AfPacket, queues: 1 };
+const AF_XDP: Wire = Wire { driver: Driver::AfXdp, queues: 1 };
+
 impl Wire {
+    /// The same with several queues.
+    const fn twice(self) -> Self {
+        Self { queues: 2, ..self }
+    }
+
     fn device(self, end: usize, folder: &Path) -> String {
+        let queues = self.queues;
         let socket = folder.join("wire");
         let socket = socket.display();
-        match (self, end) {
-            (Self::Memif, 0) => format!(
+        match (self.driver, end) {
+            (Driver::Memif, 0) => format!(
                 "--vdev=net_memif0,role=server,id=0,socket={socket},socket-abstract=no,bsize=2048,mac=02:00:00:00:00:0a"
             ),
-            (Self::Memif, _) => format!(
+            (Driver::Memif, _) => format!(
                 "--vdev=net_memif0,role=client,id=0,socket={socket},socket-abstract=no,bsize=2048,mac=02:00:00:00:00:0b"
             ),
-            (Self::Vhost, 0) => format!("--vdev=net_vhost0,iface={socket},queues=1"),
-            (Self::Vhost, _) => format!(
-                "--vdev=net_virtio_user0,path={socket},queues=1,queue_size=1024,packed_vq=1,mrg_rxbuf=1,in_order=1,\
+            (Driver::Vhost, 0) => format!("--vdev=net_vhost0,iface={socket},queues={queues}"),
+            (Driver::Vhost, _) => format!(
+                "--vdev=net_virtio_user0,path={socket},queues={queues},cq=1,queue_size=1024,packed_vq=1,mrg_rxbuf=1,in_order=1,\
                  mac=02:00:00:00:00:0b --single-file-segments"
             ),
-            (Self::AfPacket, _) => {
-                "--vdev=net_af_packet0,iface=wire0,framesz=2048,blocksz=65536,framecnt=1024,qdisc_bypass=1".to_owned()
-            }
-            (Self::AfXdp, _) => "--vdev=net_af_xdp0,iface=wire0,start_queue=0,queue_count=1".to_owned(),
+            (Driver::AfPacket, _) => format!(
+                "--vdev=net_af_packet0,iface=wire0,qpairs={queues},framesz=2048,blocksz=65536,framecnt=1024,qdisc_bypass=1"
+            ),
+            (Driver::AfXdp, _) => format!("--vdev=net_af_xdp0,iface=wire0,start_queue=0,queue_count={queues}"),
         }
     }
 
@@ -78,10 +97,12 @@ fn node(wire: Wire, folder: &TempDir, switch: Option<(&Switch, usize)>, address:
     let (eal, listen) = (wire.eal(switch.map_or(0, |(_, host)| host), folder.path()), format!("dpdk://{address}:7373"));
     let mut program = NodeProcess::program();
     program.env("RUNTIME_DIRECTORY", folder.path()).env("DMRPC_DPDK_EAL", eal);
+    let queues = wire.queues.to_string();
     if let Some((switch, host)) = switch {
         program = switch.program(host, &program);
     }
-    let mut args = vec!["--listen", &listen, "--pool", "96MiB", "--lease", "2s", "--grace", "100ms"];
+    let mut args =
+        vec!["--listen", &listen, "--pool", "96MiB", "--lease", "2s", "--grace", "100ms", "--queues", &queues];
     args.extend(more);
     NodeProcess::start_program(program, &args)
 }
@@ -96,6 +117,7 @@ fn client(role: &str, urls: &str, wire: Wire, folder: &TempDir, switch: Option<(
         .env("DMRPC_TEST_URLS", urls)
         .env("RUNTIME_DIRECTORY", folder.path())
         .env("DMRPC_DPDK_EAL", wire.eal(end, folder.path()))
+        .env("DMRPC_DPDK_QUEUES", wire.queues.to_string())
         .env("DMRPC_DPDK_ADDRESS", if end == 1 { CLIENT } else { "10.9.0.3" });
     if let Some((switch, host)) = switch {
         program = switch.program(host, &program);
@@ -125,6 +147,11 @@ fn role() {
         "verify" => {
             for url in urls.split(',') {
                 verify(&connect(url), &connect(url));
+            }
+            // Lanes take turns, and a link's frames come to its own; but for those that were lost on the way and asked for.
+            for lane in traffic() {
+                println!("role: {lane:?}");
+                assert!(lane.received > 50 && lane.passed_on < lane.received / 10, "{lane:?} of {:?}", traffic());
             }
         }
         // To be killed, with objects.
@@ -218,38 +245,63 @@ fn started(mut command: Command) -> (Child, BufReader<std::process::ChildStdout>
 
 #[test]
 fn memif() {
-    clients_come_and_go(Wire::Memif, None);
+    clients_come_and_go(MEMIF, None);
+}
+
+#[test]
+fn memif_of_two_queues() {
+    clients_come_and_go(MEMIF.twice(), None);
+}
+
+fn has_huge_pages() -> bool {
+    let enough = free_huge_pages() >= 2 * 160;
+    if !enough {
+        eprintln!("SKIPPED: vhost shares huge pages, and there are too few: sysctl vm.nr_hugepages=320");
+    }
+    enough
 }
 
 #[test]
 fn vhost_and_virtio_user() {
-    if free_huge_pages() < 2 * 160 {
-        eprintln!("SKIPPED: vhost shares huge pages, and there are too few: sysctl vm.nr_hugepages=320");
-        return;
+    if has_huge_pages() {
+        clients_come_and_go(VHOST, None);
     }
-    clients_come_and_go(Wire::Vhost, None);
+}
+
+#[test]
+fn vhost_and_virtio_user_of_two_queues() {
+    if has_huge_pages() {
+        clients_come_and_go(VHOST.twice(), None);
+    }
 }
 
 #[test]
 fn af_packet_between_namespaces() {
     let Some(switch) = Switch::make(2) else { return };
-    clients_come_and_go(Wire::AfPacket, Some(&switch));
+    clients_come_and_go(AF_PACKET, Some(&switch));
+}
+
+/// The kernel spreads frames by a hash of addresses and ports, as a card does.
+#[test]
+fn af_packet_that_fans_out() {
+    let Some(switch) = Switch::make(2) else { return };
+    clients_come_and_go(AF_PACKET.twice(), Some(&switch));
 }
 
 #[test]
 fn af_xdp_between_namespaces() {
     let Some(switch) = Switch::make(2) else { return };
-    clients_come_and_go(Wire::AfXdp, Some(&switch));
+    clients_come_and_go(AF_XDP, Some(&switch));
 }
 
 #[test]
 fn two_nodes_on_one_ethernet() {
     let Some(switch) = Switch::make(3) else { return };
     let folders = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
-    let first = node(Wire::AfPacket, &folders[0], Some((&switch, 0)), NODE, &[]);
-    let second = node(Wire::AfPacket, &folders[2], Some((&switch, 2)), "10.9.0.3", &[]);
+    let first = node(AF_PACKET, &folders[0], Some((&switch, 0)), NODE, &[]);
+    let second = node(AF_PACKET, &folders[2], Some((&switch, 2)), "10.9.0.3", &[]);
     let urls = format!("dpdk://{NODE}:7373,dpdk://10.9.0.3:7373,dpdk://{NODE}:7373");
-    let mut client = client("verify", &urls, Wire::AfPacket, &folders[1], Some((&switch, 1)));
+    let mut client = client("verify", &urls, AF_PACKET, &folders[1], Some((&switch, 1)));
     expect_success("a client of both", &client.output().expect("the program starts"));
     for node in [first, second] {
         wait_for(&node, "what the client held", |objects, sessions| objects == 0 && sessions <= 1);
@@ -259,24 +311,24 @@ fn two_nodes_on_one_ethernet() {
 #[test]
 fn a_client_that_is_killed_leaves_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
-    let node = node(Wire::Memif, &folder, None, NODE, &[]);
+    let node = node(MEMIF, &folder, None, NODE, &[]);
     let url = format!("dpdk://{NODE}:7373");
     for _ in 0..2 {
-        let (mut child, _lines) = started(client("hold", &url, Wire::Memif, &folder, None));
+        let (mut child, _lines) = started(client("hold", &url, MEMIF, &folder, None));
         child.kill().expect("it is our child");
         child.wait().expect("it is our child");
         wait_for(&node, "what the client held", |objects, sessions| objects == 0 && sessions <= 1);
     }
-    let output = client("verify", &url, Wire::Memif, &folder, None).output().expect("the program starts");
+    let output = client("verify", &url, MEMIF, &folder, None).output().expect("the program starts");
     expect_success("the client after them", &output);
 }
 
 #[test]
 fn a_client_whose_node_is_killed_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
-    let node = node(Wire::Memif, &folder, None, NODE, &[]);
+    let node = node(MEMIF, &folder, None, NODE, &[]);
     let url = format!("dpdk://{NODE}:7373");
-    let (mut child, mut lines) = started(client("outlive", &url, Wire::Memif, &folder, None));
+    let (mut child, mut lines) = started(client("outlive", &url, MEMIF, &folder, None));
     drop(node);
     let mut rest = String::new();
     while !rest.contains("role: done") {
@@ -308,9 +360,9 @@ fn frames_are_well_formed() {
         line.clear();
         assert!(said.read_line(&mut line).expect("reading what it prints") > 0, "tcpdump ended");
     }
-    let node = node(Wire::AfPacket, &folder, Some((&switch, 0)), NODE, &[]);
+    let node = node(AF_PACKET, &folder, Some((&switch, 0)), NODE, &[]);
     let url = format!("dpdk://{NODE}:7373");
-    let mut client = client("verify", &url, Wire::AfPacket, &folder, Some((&switch, 1)));
+    let mut client = client("verify", &url, AF_PACKET, &folder, Some((&switch, 1)));
     expect_success("a client", &client.output().expect("the program starts"));
     let pid = rustix::process::Pid::from_child(&capture);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is our child");

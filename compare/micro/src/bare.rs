@@ -138,6 +138,7 @@ mod burst {
 
     struct Device {
         port: *mut sys::Port,
+        queue: *mut sys::Queue,
         frames: [sys::RxFrame; BURST],
     }
 
@@ -164,15 +165,18 @@ mod burst {
                 frame_bytes: mtu + ETHERNET_BYTES as u32,
                 rx_buffers: 8192,
                 tx_buffers: 4096,
+                queues: 1,
             };
-            let mut info = sys::PortInfo { driver: [0; 64], mac: [0; 6], multi_segment: 0, rx_fd: -1, numa_node: -1 };
+            let mut info = sys::PortInfo { driver: [0; 64], mac: [0; 6], multi_segment: 0, numa_node: -1, queues: 0 };
             // SAFETY: both point to structs of the shim's layout.
             let port = unsafe { sys::dmrpc_port_start(0, &raw const options, &raw mut info) };
             if port.is_null() {
                 bail!("the port does not start");
             }
             let none = sys::RxFrame { mbuf: std::ptr::null_mut::<c_void>(), start: std::ptr::null(), len: 0 };
-            Ok(Self { port, frames: [none; BURST] })
+            // SAFETY: the port runs, with one queue.
+            let queue = unsafe { sys::dmrpc_port_queue(port, 0) };
+            Ok(Self { port, queue, frames: [none; BURST] })
         }
 
         fn wait(&mut self) -> Result<()> {
@@ -195,7 +199,7 @@ mod burst {
         /// What came, each frame given to `look` and then back.
         fn receive(&mut self, mut look: impl FnMut(&[u8])) -> usize {
             // SAFETY: the port runs and there is room for so many.
-            let count = unsafe { sys::dmrpc_rx_burst(self.port, self.frames.as_mut_ptr(), BURST as u32) } as usize;
+            let count = unsafe { sys::dmrpc_rx_burst(self.queue, self.frames.as_mut_ptr(), BURST as u32) } as usize;
             for frame in &self.frames[..count] {
                 // SAFETY: the frame is ours until it is freed, once.
                 unsafe {
@@ -211,7 +215,7 @@ mod burst {
                 std::array::from_fn(|index| sys::TxPacket { first: index as u32, count: 1 });
             let mut count = pieces.len() as u32;
             // SAFETY: each packet has its piece, which points to bytes that live through the call.
-            while unsafe { sys::dmrpc_tx_burst(self.port, packets.as_ptr(), count, pieces.as_mut_ptr(), never) } < 64 {
+            while unsafe { sys::dmrpc_tx_burst(self.queue, packets.as_ptr(), count, pieces.as_mut_ptr(), never) } < 64 {
                 count = 0;
             }
         }
@@ -228,7 +232,7 @@ mod burst {
         let (mut heard, mut turns) = (Instant::now(), 0u32);
         loop {
             // SAFETY: the port runs and there is room for so many.
-            let count = unsafe { sys::dmrpc_rx_burst(device.port, device.frames.as_mut_ptr(), BURST as u32) } as usize;
+            let count = unsafe { sys::dmrpc_rx_burst(device.queue, device.frames.as_mut_ptr(), BURST as u32) } as usize;
             if count == 0 {
                 turns = turns.wrapping_add(1);
                 if turns.is_multiple_of(1 << 20) && heard.elapsed() > Duration::from_secs(10) {

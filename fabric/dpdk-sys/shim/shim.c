@@ -28,17 +28,28 @@
 /* Buffers that each thread keeps for itself of a pool. */
 #define POOL_CACHE 256
 
-struct dmrpc_port {
+/* Queues of a port that are used, at most. */
+#define MAX_QUEUES 64
+
+struct dmrpc_queue {
+	struct dmrpc_port *port;
+	uint16_t port_id;
 	uint16_t id;
 	uint8_t multi_segment;
-	/* Whether the driver was started: a client of memif can't be before its server is there. */
-	uint8_t started;
-	uint32_t frame_bytes;
 	struct rte_mempool *rx_pool;
 	struct rte_mempool *tx_pool;
 	/* Frames that the driver had no room for. */
 	uint32_t pending_count;
 	struct rte_mbuf *pending[MAX_BURST];
+} __rte_cache_aligned;
+
+struct dmrpc_port {
+	uint16_t id;
+	/* Whether the driver was started: a client of memif can't be before its server is there. */
+	uint8_t started;
+	uint8_t interrupts;
+	uint16_t queue_count;
+	struct dmrpc_queue queues[MAX_QUEUES];
 };
 
 /* What DPDK knows of a piece of memory that is lent to it: in the private part of the buffer that stands for the piece. */
@@ -106,17 +117,46 @@ uint16_t dmrpc_port_count(void)
 	return rte_eth_dev_count_avail();
 }
 
-static struct rte_mempool *make_pool(const char *what, uint16_t port, uint32_t count, uint16_t private_bytes, uint32_t room,
-				     int node)
+static struct rte_mempool *make_pool(const char *what, const struct dmrpc_queue *queue, uint32_t count,
+				     uint16_t private_bytes, uint32_t room, int node)
 {
 	char name[RTE_MEMPOOL_NAMESIZE];
 	struct rte_mempool *pool;
 
-	snprintf(name, sizeof(name), "dmrpc_%s_%u", what, port);
+	snprintf(name, sizeof(name), "dmrpc_%s_%u_%u", what, queue->port_id, queue->id);
 	pool = rte_pktmbuf_pool_create(name, count, POOL_CACHE, private_bytes, room, node);
 	if (pool == NULL)
 		set_error("making a pool of packet buffers", rte_errno);
 	return pool;
+}
+
+static void free_port(struct dmrpc_port *port)
+{
+	uint16_t i;
+
+	for (i = 0; i < port->queue_count; i++) {
+		rte_mempool_free(port->queues[i].rx_pool);
+		rte_mempool_free(port->queues[i].tx_pool);
+	}
+	free(port);
+}
+
+static int make_queue(struct dmrpc_port *port, uint16_t id, const struct dmrpc_port_options *options, uint8_t multi_segment,
+		      int node)
+{
+	struct dmrpc_queue *queue = &port->queues[id];
+	uint32_t room = options->frame_bytes + RTE_PKTMBUF_HEADROOM + SPARE_ROOM;
+
+	if (room < RTE_MBUF_DEFAULT_BUF_SIZE)
+		room = RTE_MBUF_DEFAULT_BUF_SIZE;
+	queue->port = port;
+	queue->port_id = port->id;
+	queue->id = id;
+	queue->multi_segment = multi_segment;
+	queue->rx_pool = make_pool("rx", queue, options->rx_buffers, 0, room, node);
+	queue->tx_pool = make_pool("tx", queue, options->tx_buffers, RTE_ALIGN(sizeof(struct lent), RTE_MBUF_PRIV_ALIGN), room,
+				   node);
+	return queue->rx_pool == NULL || queue->tx_pool == NULL ? -1 : 0;
 }
 
 struct dmrpc_port *dmrpc_port_start(uint16_t id, const struct dmrpc_port_options *options, struct dmrpc_port_info *info)
@@ -125,8 +165,8 @@ struct dmrpc_port *dmrpc_port_start(uint16_t id, const struct dmrpc_port_options
 	struct rte_eth_conf conf;
 	struct rte_ether_addr mac;
 	struct dmrpc_port *port;
-	uint16_t rx = options->rx_descriptors, tx = options->tx_descriptors;
-	uint32_t room = options->frame_bytes + RTE_PKTMBUF_HEADROOM + SPARE_ROOM;
+	uint16_t rx = options->rx_descriptors, tx = options->tx_descriptors, queues = options->queues, i;
+	uint8_t multi_segment;
 	int node, result;
 
 	result = rte_eth_dev_info_get(id, &device);
@@ -139,32 +179,34 @@ struct dmrpc_port *dmrpc_port_start(uint16_t id, const struct dmrpc_port_options
 		set_error("asking for a port's address", result);
 		return NULL;
 	}
-	port = calloc(1, sizeof(*port));
-	if (port == NULL) {
+	queues = RTE_MIN(RTE_MIN(queues, MAX_QUEUES), RTE_MIN(device.max_rx_queues, device.max_tx_queues));
+	if (posix_memalign((void **)&port, RTE_CACHE_LINE_SIZE, sizeof(*port)) != 0) {
 		set_error("making a port", ENOMEM);
 		return NULL;
 	}
+	memset(port, 0, sizeof(*port));
 	port->id = id;
-	port->frame_bytes = options->frame_bytes;
-	port->multi_segment = (device.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) != 0;
+	port->queue_count = queues;
+	multi_segment = (device.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) != 0;
 	node = rte_eth_dev_socket_id(id);
-	if (room < RTE_MBUF_DEFAULT_BUF_SIZE)
-		room = RTE_MBUF_DEFAULT_BUF_SIZE;
-	port->rx_pool = make_pool("rx", id, options->rx_buffers, 0, room, node);
-	port->tx_pool = make_pool("tx", id, options->tx_buffers, RTE_ALIGN(sizeof(struct lent), RTE_MBUF_PRIV_ALIGN), room,
-				  node);
-	if (port->rx_pool == NULL || port->tx_pool == NULL)
-		goto failed;
+	for (i = 0; i < queues; i++)
+		if (make_queue(port, i, options, multi_segment, node) != 0)
+			goto failed;
 
 	/* The MTU stays 0 on purpose: virtual drivers report 1518 and pass longer frames. */
 	memset(&conf, 0, sizeof(conf));
-	if (port->multi_segment)
+	if (multi_segment)
 		conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+	/* Where the device spreads frames over queues by their addresses and ports; others keep to the queue of the sender. */
+	if (queues > 1 && (device.flow_type_rss_offloads & RTE_ETH_RSS_NONFRAG_IPV4_UDP) != 0) {
+		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+		conf.rx_adv_conf.rss_conf.rss_hf = RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+	}
 	conf.intr_conf.rxq = 1;
-	result = rte_eth_dev_configure(id, 1, 1, &conf);
+	result = rte_eth_dev_configure(id, queues, queues, &conf);
 	if (result < 0) {
 		conf.intr_conf.rxq = 0;
-		result = rte_eth_dev_configure(id, 1, 1, &conf);
+		result = rte_eth_dev_configure(id, queues, queues, &conf);
 	}
 	if (result == 0)
 		result = rte_eth_dev_adjust_nb_rx_tx_desc(id, &rx, &tx);
@@ -172,9 +214,11 @@ struct dmrpc_port *dmrpc_port_start(uint16_t id, const struct dmrpc_port_options
 		set_error("configuring a port", result);
 		goto failed;
 	}
-	result = rte_eth_rx_queue_setup(id, 0, rx, node < 0 ? 0 : node, NULL, port->rx_pool);
-	if (result == 0)
-		result = rte_eth_tx_queue_setup(id, 0, tx, node < 0 ? 0 : node, NULL);
+	for (i = 0; i < queues && result == 0; i++) {
+		result = rte_eth_rx_queue_setup(id, i, rx, node < 0 ? 0 : node, NULL, port->queues[i].rx_pool);
+		if (result == 0)
+			result = rte_eth_tx_queue_setup(id, i, tx, node < 0 ? 0 : node, NULL);
+	}
 	if (result < 0) {
 		set_error("setting up a port's queues", result);
 		goto failed;
@@ -188,29 +232,45 @@ struct dmrpc_port *dmrpc_port_start(uint16_t id, const struct dmrpc_port_options
 	}
 	/* Some drivers are promiscuous anyhow and say that they can't be. */
 	(void)rte_eth_promiscuous_enable(id);
+	port->interrupts = conf.intr_conf.rxq != 0;
 	snprintf(info->driver, sizeof(info->driver), "%s", device.driver_name);
 	memcpy(info->mac, mac.addr_bytes, sizeof(info->mac));
-	info->multi_segment = port->multi_segment;
-	info->rx_fd = -1;
-	if (conf.intr_conf.rxq && rte_eth_dev_rx_intr_enable(id, 0) == 0) {
-		(void)rte_eth_dev_rx_intr_disable(id, 0);
-		info->rx_fd = rte_eth_dev_rx_intr_ctl_q_get_fd(id, 0);
-	}
+	info->multi_segment = multi_segment;
 	info->numa_node = node;
+	info->queues = queues;
 	return port;
 failed:
-	rte_mempool_free(port->rx_pool);
-	rte_mempool_free(port->tx_pool);
-	free(port);
+	free_port(port);
 	return NULL;
+}
+
+struct dmrpc_queue *dmrpc_port_queue(struct dmrpc_port *port, uint16_t queue)
+{
+	return &port->queues[queue];
+}
+
+/* Becomes readable when a frame comes in after dmrpc_rx_interrupt(queue, 1); -1 if the driver can't be waited on. */
+int dmrpc_rx_fd(struct dmrpc_queue *queue)
+{
+	if (!queue->port->interrupts || rte_eth_dev_rx_intr_enable(queue->port_id, queue->id) != 0)
+		return -1;
+	(void)rte_eth_dev_rx_intr_disable(queue->port_id, queue->id);
+	return rte_eth_dev_rx_intr_ctl_q_get_fd(queue->port_id, queue->id);
 }
 
 static void drop_pending(struct dmrpc_port *port)
 {
-	while (port->pending_count > 0)
-		rte_pktmbuf_free(port->pending[--port->pending_count]);
+	uint16_t i;
+
+	for (i = 0; i < port->queue_count; i++) {
+		struct dmrpc_queue *queue = &port->queues[i];
+
+		while (queue->pending_count > 0)
+			rte_pktmbuf_free(queue->pending[--queue->pending_count]);
+	}
 }
 
+/* Nobody may use the port's queues meanwhile. */
 int dmrpc_port_restart(struct dmrpc_port *port)
 {
 	int result;
@@ -243,15 +303,15 @@ void dmrpc_port_stop(struct dmrpc_port *port)
 	(void)rte_eth_dev_close(port->id);
 }
 
-uint32_t dmrpc_rx_burst(struct dmrpc_port *port, struct dmrpc_frame *frames, uint32_t most)
+uint32_t dmrpc_rx_burst(struct dmrpc_queue *queue, struct dmrpc_frame *frames, uint32_t most)
 {
 	struct rte_mbuf *mbufs[MAX_BURST];
 	uint32_t kept = 0;
 	uint16_t count, i;
 
-	if (!port->started)
+	if (!queue->port->started)
 		return 0;
-	count = rte_eth_rx_burst(port->id, 0, mbufs, most < MAX_BURST ? most : MAX_BURST);
+	count = rte_eth_rx_burst(queue->port_id, queue->id, mbufs, most < MAX_BURST ? most : MAX_BURST);
 	for (i = 0; i < count; i++)
 		rte_prefetch0(rte_pktmbuf_mtod(mbufs[i], const void *));
 	for (i = 0; i < count; i++) {
@@ -268,14 +328,15 @@ uint32_t dmrpc_rx_burst(struct dmrpc_port *port, struct dmrpc_frame *frames, uin
 	return kept;
 }
 
-int dmrpc_rx_interrupt(struct dmrpc_port *port, int on)
+int dmrpc_rx_interrupt(struct dmrpc_queue *queue, int on)
 {
-	return on ? rte_eth_dev_rx_intr_enable(port->id, 0) : rte_eth_dev_rx_intr_disable(port->id, 0);
+	return on ? rte_eth_dev_rx_intr_enable(queue->port_id, queue->id) :
+		    rte_eth_dev_rx_intr_disable(queue->port_id, queue->id);
 }
 
-uint32_t dmrpc_rx_buffers_free(struct dmrpc_port *port)
+uint32_t dmrpc_rx_buffers_free(struct dmrpc_queue *queue)
 {
-	return rte_mempool_avail_count(port->rx_pool);
+	return rte_mempool_avail_count(queue->rx_pool);
 }
 
 void dmrpc_frame_free(void *mbuf)
@@ -292,9 +353,9 @@ static void let_go(void *start, void *opaque)
 }
 
 /* Appends a piece to a frame, from where it is. Takes the owner if it can. */
-static int lend(struct dmrpc_port *port, struct rte_mbuf *frame, struct dmrpc_piece *piece, dmrpc_release release)
+static int lend(struct dmrpc_queue *queue, struct rte_mbuf *frame, struct dmrpc_piece *piece, dmrpc_release release)
 {
-	struct rte_mbuf *segment = rte_pktmbuf_alloc(port->tx_pool);
+	struct rte_mbuf *segment = rte_pktmbuf_alloc(queue->tx_pool);
 	struct lent *lent;
 
 	if (segment == NULL)
@@ -317,21 +378,21 @@ static int lend(struct dmrpc_port *port, struct rte_mbuf *frame, struct dmrpc_pi
 }
 
 /* NULL without buffers: then the frame is as good as lost on the way. */
-static struct rte_mbuf *build(struct dmrpc_port *port, struct dmrpc_piece *pieces, uint32_t count, dmrpc_release release)
+static struct rte_mbuf *build(struct dmrpc_queue *queue, struct dmrpc_piece *pieces, uint32_t count, dmrpc_release release)
 {
-	struct rte_mbuf *frame = rte_pktmbuf_alloc(port->tx_pool);
+	struct rte_mbuf *frame = rte_pktmbuf_alloc(queue->tx_pool);
 	struct rte_mbuf *last = frame;
 	uint32_t i;
 
 	for (i = 0; i < count; i++) {
 		struct dmrpc_piece *piece = &pieces[i];
 
-		if (piece->lent && frame != NULL && port->multi_segment && lend(port, frame, piece, release) == 0) {
+		if (piece->lent && frame != NULL && queue->multi_segment && lend(queue, frame, piece, release) == 0) {
 			last = NULL;
 			continue;
 		}
 		if (frame != NULL && last == NULL) {
-			last = rte_pktmbuf_alloc(port->tx_pool);
+			last = rte_pktmbuf_alloc(queue->tx_pool);
 			if (last == NULL || rte_pktmbuf_chain(frame, last) != 0) {
 				rte_pktmbuf_free(last);
 				rte_pktmbuf_free(frame);
@@ -355,34 +416,34 @@ static struct rte_mbuf *build(struct dmrpc_port *port, struct dmrpc_piece *piece
 }
 
 /* Sends; owners are released exactly once, now or when the driver is done. Returns for how many more frames there is room. */
-uint32_t dmrpc_tx_burst(struct dmrpc_port *port, const struct dmrpc_packet *packets, uint32_t count,
+uint32_t dmrpc_tx_burst(struct dmrpc_queue *queue, const struct dmrpc_packet *packets, uint32_t count,
 			struct dmrpc_piece *pieces, dmrpc_release release)
 {
 	uint32_t next, taken = 0, step;
 
-	for (next = 0; next < count && port->pending_count < MAX_BURST; next++) {
-		struct rte_mbuf *frame = build(port, pieces + packets[next].first, packets[next].count, release);
+	for (next = 0; next < count && queue->pending_count < MAX_BURST; next++) {
+		struct rte_mbuf *frame = build(queue, pieces + packets[next].first, packets[next].count, release);
 
 		if (frame != NULL)
-			port->pending[port->pending_count++] = frame;
+			queue->pending[queue->pending_count++] = frame;
 	}
-	if (!port->started)
-		return MAX_BURST - port->pending_count;
+	if (!queue->port->started)
+		return MAX_BURST - queue->pending_count;
 	do {
-		step = rte_eth_tx_burst(port->id, 0, port->pending + taken, port->pending_count - taken);
+		step = rte_eth_tx_burst(queue->port_id, queue->id, queue->pending + taken, queue->pending_count - taken);
 		taken += step;
-	} while (step > 0 && taken < port->pending_count);
-	port->pending_count -= taken;
-	if (port->pending_count > 0 && taken > 0)
-		memmove(port->pending, port->pending + taken, port->pending_count * sizeof(port->pending[0]));
-	return MAX_BURST - port->pending_count;
+	} while (step > 0 && taken < queue->pending_count);
+	queue->pending_count -= taken;
+	if (queue->pending_count > 0 && taken > 0)
+		memmove(queue->pending, queue->pending + taken, queue->pending_count * sizeof(queue->pending[0]));
+	return MAX_BURST - queue->pending_count;
 }
 
 /* Drivers that can't say so give buffers back by themselves. */
-void dmrpc_tx_reap(struct dmrpc_port *port)
+void dmrpc_tx_reap(struct dmrpc_queue *queue)
 {
-	if (port->started)
-		(void)rte_eth_tx_done_cleanup(port->id, 0, 0);
+	if (queue->port->started)
+		(void)rte_eth_tx_done_cleanup(queue->port_id, queue->id, 0);
 }
 
 /* Memory of DPDK's own, for pages: what a driver shares with its peer or a card can reach. */

@@ -9,9 +9,9 @@ struct dmrpc_port_info {
 	uint8_t mac[6];
 	/* Whether a packet may be sent in several pieces. */
 	uint8_t multi_segment;
-	/* Becomes readable when a frame comes in after dmrpc_rx_interrupt(port, 1); -1 if the driver can't be waited on. */
-	int32_t rx_fd;
 	int32_t numa_node;
+	/* Queues each way: as many as were asked for, or as the driver has. */
+	uint16_t queues;
 };
 
 struct dmrpc_port_options {
@@ -19,8 +19,10 @@ struct dmrpc_port_options {
 	uint16_t tx_descriptors;
 	/* Longest frame, Ethernet header included. */
 	uint32_t frame_bytes;
+	/* For each queue. */
 	uint32_t rx_buffers;
 	uint32_t tx_buffers;
+	uint16_t queues;
 };
 
 /* A frame that came in. */
@@ -52,6 +54,8 @@ struct dmrpc_packet {
 typedef void (*dmrpc_release)(struct dmrpc_owner *owner);
 
 struct dmrpc_port;
+/* One receive queue of a port and one transmit queue, for one thread at a time. */
+struct dmrpc_queue;
 
 int dmrpc_eal_init(int argc, char **argv);
 const char *dmrpc_error(void);
@@ -65,13 +69,15 @@ int dmrpc_port_restart(struct dmrpc_port *port);
 int dmrpc_port_is_started(struct dmrpc_port *port);
 int dmrpc_port_is_up(struct dmrpc_port *port);
 void dmrpc_port_stop(struct dmrpc_port *port);
-uint32_t dmrpc_rx_burst(struct dmrpc_port *port, struct dmrpc_frame *frames, uint32_t most);
-int dmrpc_rx_interrupt(struct dmrpc_port *port, int on);
-uint32_t dmrpc_rx_buffers_free(struct dmrpc_port *port);
+struct dmrpc_queue *dmrpc_port_queue(struct dmrpc_port *port, uint16_t queue);
+uint32_t dmrpc_rx_burst(struct dmrpc_queue *queue, struct dmrpc_frame *frames, uint32_t most);
+int dmrpc_rx_fd(struct dmrpc_queue *queue);
+int dmrpc_rx_interrupt(struct dmrpc_queue *queue, int on);
+uint32_t dmrpc_rx_buffers_free(struct dmrpc_queue *queue);
 void dmrpc_frame_free(void *mbuf);
-uint32_t dmrpc_tx_burst(struct dmrpc_port *port, const struct dmrpc_packet *packets, uint32_t count,
+uint32_t dmrpc_tx_burst(struct dmrpc_queue *queue, const struct dmrpc_packet *packets, uint32_t count,
 			struct dmrpc_piece *pieces, dmrpc_release release);
-void dmrpc_tx_reap(struct dmrpc_port *port);
+void dmrpc_tx_reap(struct dmrpc_queue *queue);
 void *dmrpc_memory_reserve(const char *name, uint64_t bytes, int32_t numa_node);
 int dmrpc_memory_file(const void *start, uint64_t bytes, uint64_t *offset);
 

@@ -17,10 +17,10 @@ pub struct PortInfo {
     pub mac: [u8; 6],
     /// Whether a frame may be sent in several pieces.
     pub multi_segment: u8,
-    /// Becomes readable when a frame comes in after [`dmrpc_rx_interrupt`]; -1 if the driver can't be waited on.
-    pub rx_fd: c_int,
     /// The memory that is near it; negative if unknown.
     pub numa_node: i32,
+    /// Queues each way: as many as were asked for, or as the driver has.
+    pub queues: u16,
 }
 
 /// How a port is to be used.
@@ -33,10 +33,12 @@ pub struct PortOptions {
     pub tx_descriptors: u16,
     /// The longest frame, Ethernet header included.
     pub frame_bytes: u32,
-    /// Buffers for frames that come in.
+    /// Buffers for frames that come in, for each queue.
     pub rx_buffers: u32,
-    /// Buffers for frames that are sent.
+    /// Buffers for frames that are sent, for each queue.
     pub tx_buffers: u32,
+    /// Queues each way.
+    pub queues: u16,
 }
 
 /// A frame that came in. Its memory is valid until it is given to [`dmrpc_frame_free`].
@@ -84,6 +86,12 @@ pub struct Port {
     _opaque: [u8; 0],
 }
 
+/// One receive queue of a port and one transmit queue, for one thread at a time.
+#[repr(C)]
+pub struct Queue {
+    _opaque: [u8; 0],
+}
+
 /// Takes an owner of lent memory over and lets it go. May be called on any thread that sends or stops the port.
 pub type Release = unsafe extern "C" fn(owner: *mut Owner);
 
@@ -103,9 +111,9 @@ unsafe extern "C" {
     pub fn dmrpc_thread_detach();
     /// How many ports there are.
     pub fn dmrpc_port_count() -> u16;
-    /// Starts a port with one queue each way; null with [`dmrpc_error`].
+    /// Starts a port; null with [`dmrpc_error`].
     pub fn dmrpc_port_start(port: u16, options: *const PortOptions, info: *mut PortInfo) -> *mut Port;
-    /// Starts a port anew whose peer was not there or went away; 0 if it worked.
+    /// Starts a port anew whose peer was not there or went away; 0 if it worked. Nobody may use its queues meanwhile.
     pub fn dmrpc_port_restart(port: *mut Port) -> c_int;
     /// Whether the port was started: one whose peer has to be there first may not have been.
     pub fn dmrpc_port_is_started(port: *mut Port) -> c_int;
@@ -113,25 +121,29 @@ unsafe extern "C" {
     pub fn dmrpc_port_is_up(port: *mut Port) -> c_int;
     /// Stops a port. Frames that came in through it stay valid.
     pub fn dmrpc_port_stop(port: *mut Port);
+    /// A queue of a port, one of those that its info counts.
+    pub fn dmrpc_port_queue(port: *mut Port, queue: u16) -> *mut Queue;
     /// Takes in at most `most` frames.
-    pub fn dmrpc_rx_burst(port: *mut Port, frames: *mut RxFrame, most: u32) -> u32;
-    /// Turns on or off that the port's descriptor becomes readable when a frame comes in; 0 if it worked.
-    pub fn dmrpc_rx_interrupt(port: *mut Port, on: c_int) -> c_int;
+    pub fn dmrpc_rx_burst(queue: *mut Queue, frames: *mut RxFrame, most: u32) -> u32;
+    /// What becomes readable when a frame comes in after [`dmrpc_rx_interrupt`]; -1 if the driver can't be waited on.
+    pub fn dmrpc_rx_fd(queue: *mut Queue) -> c_int;
+    /// Turns on or off that the queue's descriptor becomes readable when a frame comes in; 0 if it worked.
+    pub fn dmrpc_rx_interrupt(queue: *mut Queue, on: c_int) -> c_int;
     /// How many receive buffers are free.
-    pub fn dmrpc_rx_buffers_free(port: *mut Port) -> u32;
+    pub fn dmrpc_rx_buffers_free(queue: *mut Queue) -> u32;
     /// Gives a frame's buffer back. Safe to call on any thread.
     pub fn dmrpc_frame_free(mbuf: *mut c_void);
     /// Sends frames, as many as there was [room](dmrpc_tx_burst) for last; takes all owners. What the driver does not take waits
     /// for the next call. Returns for how many more frames there is room.
     pub fn dmrpc_tx_burst(
-        port: *mut Port,
+        queue: *mut Queue,
         packets: *const TxPacket,
         count: u32,
         pieces: *mut TxPiece,
         release: Release,
     ) -> u32;
     /// Lets the driver look which frames it has sent, so that their owners are released although nothing more is sent.
-    pub fn dmrpc_tx_reap(port: *mut Port);
+    pub fn dmrpc_tx_reap(queue: *mut Queue);
     /// Reserves memory of DPDK's own, for ever; null with [`dmrpc_error`].
     pub fn dmrpc_memory_reserve(name: *const c_char, bytes: u64, numa_node: i32) -> *mut c_void;
     /// The descriptor of the one file that such memory lies in, in one piece, and where; -1 if there are more.

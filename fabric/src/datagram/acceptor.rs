@@ -1,6 +1,8 @@
 //! Listeners at addresses, and how to connect to them.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "dpdk")]
+use super::dpdk::Flow;
 use super::endpoint::EndpointOptions;
 use super::links::{self, DatagramListener};
 use super::udp::UdpDevice;
@@ -42,14 +44,14 @@ impl Acceptor {
 
     #[cfg(feature = "dpdk")]
     pub(crate) fn bind_dpdk(address: SocketAddrV4, options: &LinkOptions) -> Result<Self, LinkError> {
-        let shared = super::dpdk::endpoint(address.port(), endpoint_options(DPDK_WINDOW_PACKETS, options))?;
-        if shared.with_device(|device| device.address()) != address {
+        let lanes = super::dpdk::lanes(address.port(), endpoint_options(DPDK_WINDOW_PACKETS, options))?;
+        if lanes[0].with_device(|device| device.port().address()) != address {
             return Err(LinkError::Unsupported(
                 "listening at another address than this process's DPDK port has: set DMRPC_DPDK_ADDRESS, and DMRPC_DPDK_PORT \
                  if it connects before it listens",
             ));
         }
-        Self::new(Kind::Dpdk(DatagramListener::on(shared)), Address::Dpdk(address))
+        Self::new(Kind::Dpdk(DatagramListener::on(lanes.to_vec())?), Address::Dpdk(address))
     }
 
     #[cfg(not(feature = "dpdk"))]
@@ -140,8 +142,12 @@ pub(crate) fn connect_udp(host: &str, port: u16, options: &LinkOptions, deadline
 /// Connects over DPDK, from this process's port of it.
 #[cfg(feature = "dpdk")]
 pub(crate) fn connect_dpdk(address: SocketAddrV4, options: &LinkOptions, deadline: Instant) -> Result<Link, LinkError> {
-    let shared = super::dpdk::endpoint(address.port(), endpoint_options(DPDK_WINDOW_PACKETS, options))?;
-    links::connect_on(&shared, address, deadline).map_err(nobody)
+    let lanes = super::dpdk::lanes(address.port(), endpoint_options(DPDK_WINDOW_PACKETS, options))?;
+    let port = lanes[0].with_device(|device| device.port().clone());
+    let (lane, udp_port) = port.next_link();
+    let mut next = Some(udp_port);
+    let place = || Flow { peer: address, udp_port: next.take().unwrap_or_else(|| port.next_udp_port()) };
+    links::connect_over(&lanes, lane, place, deadline).map_err(nobody)
 }
 
 /// Connects over DPDK.

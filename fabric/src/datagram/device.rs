@@ -9,6 +9,11 @@ use std::hash::Hash;
 pub trait Frame: Send + 'static {
     /// The whole datagram, without the headers of the layers below.
     fn bytes(&self) -> &[u8];
+
+    /// Whether it came to another [lane](Device::lane) first.
+    fn strayed(&self) -> bool {
+        false
+    }
 }
 
 /// Carries datagrams, unreliably. Never blocks.
@@ -44,6 +49,33 @@ pub trait Device: Send + 'static {
     ///
     /// [`LinkError`] when the device is of no more use.
     fn flush(&mut self) -> Result<(), LinkError>;
+
+    /// Which of several devices at one address this is, each with sessions of its own. It is part of the names of sessions, so that a
+    /// datagram that came to the wrong one finds home.
+    fn lane(&self) -> u8 {
+        0
+    }
+
+    /// How many there are.
+    fn lanes(&self) -> u8 {
+        1
+    }
+
+    /// Gives on a datagram that came here and is another lane's. It may be lost on the way.
+    fn pass(&mut self, lane: u8, from: Self::Place, frame: Self::Frame) {
+        let _ = (lane, from, frame);
+    }
+
+    /// The lane that answers a peer's attempt to open a session: this one, unless the same hello came to another before.
+    fn claim(&mut self, from: &Self::Place, attempt: u64) -> u8 {
+        let _ = (from, attempt);
+        self.lane()
+    }
+
+    /// The session is over that this lane made of an attempt.
+    fn disclaim(&mut self, from: &Self::Place, attempt: u64) {
+        let _ = (from, attempt);
+    }
 
     /// What to wait on until something arrives; empty for a device that can only be polled.
     fn interests(&self) -> Interests<'_>;

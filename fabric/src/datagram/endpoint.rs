@@ -12,6 +12,7 @@
 //! 2. A hello that comes again does not make a second session.
 //! 3. Sessions are limited; a place is free again when its session is over and its handle was dropped.
 //! 4. A session that is not known here is answered by a reset, so that a peer need not wait for its silence to run out.
+//! 5. With several lanes each session belongs to one: the first eight bits of its index say which.
 
 use super::device::{Device, Frame};
 use super::packet::{
@@ -32,13 +33,15 @@ const TRANSMIT_BATCH: usize = 64;
 const HELLO_AGAIN_NS: u64 = 2_000_000;
 /// The longest interval between hellos.
 const MAX_HELLO_AGAIN_NS: u64 = 200_000_000;
+/// Of a session's index, the bits that are its place; those above are its lane.
+const PLACE_BITS: u32 = 24;
 
 /// What an endpoint allows.
 #[derive(Clone, Debug)]
 pub struct EndpointOptions {
     /// Packets that each session has room for; a power of two, at most 1024.
     pub window_packets: u32,
-    /// Sessions at the same time.
+    /// Sessions at the same time, at most 2^24.
     pub max_sessions: usize,
     /// The largest body, in bytes.
     pub max_body_bytes: u64,
@@ -92,6 +95,8 @@ struct Entry<D: Device> {
     token: u32,
     /// The hello that made it, where the peer asked.
     attempt: Option<u64>,
+    /// Whether the answer to our hello came to another lane.
+    strayed: bool,
     state: State<D::Frame>,
     /// Nobody here speaks over the session any more.
     abandoned: bool,
@@ -224,7 +229,7 @@ impl<D: Device> Endpoint<D> {
     }
 
     fn insert(&mut self, place: D::Place, attempt: Option<u64>, state: State<D::Frame>) -> Option<SessionKey> {
-        if self.sessions.len() >= self.options.max_sessions {
+        if self.sessions.len() >= self.options.max_sessions.min(1 << PLACE_BITS) {
             return None;
         }
         let token = (self.random)() as u32;
@@ -232,6 +237,7 @@ impl<D: Device> Endpoint<D> {
             place,
             token,
             attempt,
+            strayed: false,
             state,
             abandoned: false,
             busy: false,
@@ -261,6 +267,12 @@ impl<D: Device> Endpoint<D> {
         Ok(key)
     }
 
+    /// How the peer is to call a session.
+    fn name(&self, key: SessionKey) -> SessionName {
+        let index = u32::from(self.device.lane()) << PLACE_BITS | key.0;
+        SessionName { index, token: self.sessions[key.0 as usize].token }
+    }
+
     /// The next session that a peer opened.
     pub fn accept(&mut self) -> Option<SessionKey> {
         self.accepted.pop_front()
@@ -274,6 +286,11 @@ impl<D: Device> Endpoint<D> {
     /// Where the peer of a session is.
     pub fn place(&self, key: SessionKey) -> &D::Place {
         &self.sessions[key.0 as usize].place
+    }
+
+    /// Whether what a peer sends to a session that was opened here comes to another lane, and is passed on from there.
+    pub fn strays(&self, key: SessionKey) -> bool {
+        self.sessions[key.0 as usize].strayed
     }
 
     /// How a session stands.
@@ -375,13 +392,27 @@ impl<D: Device> Endpoint<D> {
 
     fn datagram(&mut self, now: u64, place: &D::Place, frame: D::Frame) {
         let Some((header, payload)) = Header::decode(frame.bytes(), false) else { return };
+        let lane = (header.to.index >> PLACE_BITS) as u8;
+        let elsewhere = lane != self.device.lane() && lane < self.device.lanes();
         match header.kind {
-            Kind::Hello => return self.greet(now, place, payload),
-            Kind::Reset => return self.reset(place, header.to),
+            Kind::Hello => return self.greet(now, place, frame),
+            Kind::Reset => {
+                // Of a hello the name is ours.
+                if !self.reset(place, header.to) && elsewhere && !frame.strayed() {
+                    self.device.pass(lane, place.clone(), frame);
+                }
+                return;
+            }
+            _ if elsewhere => {
+                if !frame.strayed() {
+                    self.device.pass(lane, place.clone(), frame);
+                }
+                return;
+            }
             _ => {}
         }
-        let key = SessionKey(header.to.index);
-        let known = self.sessions.get_mut(header.to.index as usize).filter(|entry| entry.token == header.to.token);
+        let key = SessionKey(header.to.index & ((1 << PLACE_BITS) - 1));
+        let known = self.sessions.get_mut(key.0 as usize).filter(|entry| entry.token == header.to.token);
         let Some(entry) = known else {
             // A goodbye for a session that is gone needs no answer.
             if header.kind != Kind::Bye {
@@ -390,6 +421,7 @@ impl<D: Device> Endpoint<D> {
             return;
         };
         if header.kind == Kind::Welcome {
+            entry.strayed |= frame.strayed();
             return self.welcome(now, key, payload);
         }
         let State::Open(session) = &mut entry.state else { return };
@@ -442,7 +474,8 @@ impl<D: Device> Endpoint<D> {
         })
     }
 
-    fn greet(&mut self, now: u64, place: &D::Place, payload: &[u8]) {
+    fn greet(&mut self, now: u64, place: &D::Place, frame: D::Frame) {
+        let Some((_, payload)) = Header::decode(frame.bytes(), false) else { return };
         let Ok(greeting) = Greeting::read_from_bytes(payload) else { return };
         let peer = SessionName { index: greeting.index.get(), token: greeting.token.get() };
         let attempt = greeting.attempt.get();
@@ -453,8 +486,16 @@ impl<D: Device> Endpoint<D> {
                 if !self.listening {
                     return self.send_bare(place, Kind::Reset, peer, &[]);
                 }
+                let lane = self.device.claim(place, attempt);
+                if lane != self.device.lane() {
+                    if !frame.strayed() {
+                        self.device.pass(lane, place.clone(), frame);
+                    }
+                    return;
+                }
                 let session = State::Open(Box::new(Session::new(now, peer, terms)));
                 let Some(key) = self.insert(place.clone(), Some(attempt), session) else {
+                    self.device.disclaim(place, attempt);
                     return self.send_bare(place, Kind::Reset, peer, &[]);
                 };
                 self.greeted.insert((place.clone(), attempt), key);
@@ -463,7 +504,7 @@ impl<D: Device> Endpoint<D> {
                 key
             }
         };
-        let name = SessionName { index: key.0, token: self.sessions[key.0 as usize].token };
+        let name = self.name(key);
         let welcome = self.greeting(name, attempt);
         self.send_bare(place, Kind::Welcome, peer, welcome.as_bytes());
     }
@@ -485,18 +526,19 @@ impl<D: Device> Endpoint<D> {
         self.stir(key);
     }
 
-    /// The peer at `place` knows no session `name`.
-    fn reset(&mut self, place: &D::Place, name: SessionName) {
+    /// The peer at `place` knows no session `name`. Whether there is one here.
+    fn reset(&mut self, place: &D::Place, name: SessionName) -> bool {
+        let lane = u32::from(self.device.lane()) << PLACE_BITS;
         let found = self.sessions.iter_mut().find_map(|(index, entry)| {
             let is_it = match &entry.state {
                 State::Open(session) => session.to() == name,
                 // A hello was refused: the name is ours.
-                State::Asking { .. } => (name.index as usize, name.token) == (index, entry.token),
+                State::Asking { .. } => (name.index, name.token) == (lane | index as u32, entry.token),
                 State::Refused => false,
             };
             (is_it && entry.place == *place).then_some(SessionKey(index as u32))
         });
-        let Some(key) = found else { return };
+        let Some(key) = found else { return false };
         let entry = &mut self.sessions[key.0 as usize];
         match &mut entry.state {
             State::Open(session) => session.abort(End::Theirs),
@@ -504,6 +546,7 @@ impl<D: Device> Endpoint<D> {
         }
         entry.wake(key, &mut self.awake);
         self.stir(key);
+        true
     }
 
     fn send_bare(&mut self, place: &D::Place, kind: Kind, to: SessionName, payload: &[u8]) {
@@ -555,7 +598,8 @@ impl<D: Device> Endpoint<D> {
             State::Asking { attempt, hello, .. } => {
                 if std::mem::take(hello) {
                     let attempt = *attempt;
-                    let (name, place) = (SessionName { index: key.0, token: entry.token }, entry.place.clone());
+                    let place = entry.place.clone();
+                    let name = self.name(key);
                     let greeting = self.greeting(name, attempt);
                     self.send_bare(&place, Kind::Hello, SessionName { index: 0, token: 0 }, greeting.as_bytes());
                 }
@@ -571,6 +615,7 @@ impl<D: Device> Endpoint<D> {
         self.sleeping -= usize::from(entry.receiver_sleeps) + usize::from(entry.sender_sleeps);
         self.timers.remove(&(entry.due, key));
         if let Some(attempt) = entry.attempt {
+            self.device.disclaim(&entry.place, attempt);
             self.greeted.remove(&(entry.place, attempt));
         }
     }

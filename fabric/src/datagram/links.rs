@@ -6,6 +6,9 @@
 //! through another thread. What nobody sees to (the last acknowledgements of a link that is not read any more, what a
 //! dropped link has still to send) is left to the endpoint's keeper, a thread that turns it when something has been due for
 //! `KEEPER_NS` and else sleeps.
+//!
+//! Several endpoints at one address are lanes: see [`Device::lane`]. A listener has links of all; it turns the first itself, and a
+//! thread, its mover, each other one, so that what comes over it is in its place when the listener's owner hears of it.
 
 use super::clock::Clock;
 use super::device::Device;
@@ -29,6 +32,13 @@ const IDLE_POLL_INTERVAL_NS: u64 = 500_000;
 const IDLE_NS: u64 = 20_000_000;
 /// The soonest that a device without room is asked again.
 const ROOM_NS: u64 = 10_000;
+
+/// For so long after something came a mover looks for more all the time, before it waits.
+const MOVER_SPIN_NS: u64 = 100_000;
+/// Looks at a lane that found nothing, between two of which others have a chance to get at it.
+const MOVER_PAUSES: u32 = 8;
+/// The longest that a mover waits without looking whether it is still wanted.
+const MOVER_WAIT: Duration = Duration::from_millis(100);
 
 /// The keeper does what others have not done for so long.
 const KEEPER_NS: u64 = 5_000_000;
@@ -98,6 +108,9 @@ struct Turning<D: Device> {
     listener_waits: bool,
     /// Whether the listener's owner turns the endpoint all the time, and takes `ready` instead of bells.
     polled: bool,
+    /// Whether the endpoint has a mover, and whether it waits.
+    moved: bool,
+    mover_waits: bool,
     /// Receivers for which there is something, by their tags.
     ready: Vec<u64>,
     /// The keeper, while it sleeps for long.
@@ -177,6 +190,8 @@ impl<D: Device> Shared<D> {
                 resting: false,
                 listener_waits: false,
                 polled: false,
+                moved: false,
+                mover_waits: false,
                 ready: Vec::new(),
                 asleep: None,
                 orphanage: None,
@@ -200,14 +215,19 @@ impl<D: Device> Shared<D> {
 
     /// Sees to it that whoever sleeps is woken when the endpoint must be turned next, and the keeper if nobody else is there.
     fn arm(&self, turning: &mut Turning<D>) -> Result<(), LinkError> {
-        if turning.polled {
+        if turning.polled && !turning.moved {
             return Ok(());
         }
         let now = turning.clock.now();
         if turning.asleep.is_some() && turning.is_busy(now) {
             turning.asleep.take().expect("it was there").unpark();
         }
-        if turning.endpoint.sleeping() == 0 && !turning.listener_waits {
+        if turning.moved {
+            // While it looks all the time, nobody needs the timer but to hear of what it found.
+            if !turning.mover_waits && !(turning.listener_waits && turning.endpoint.has_accepted()) {
+                return Ok(());
+            }
+        } else if turning.endpoint.sleeping() == 0 && !turning.listener_waits {
             return Ok(());
         }
         self.arm_timer(turning, now)
@@ -221,6 +241,8 @@ impl<D: Device> Shared<D> {
         }
         let mut due = match turning.endpoint.next_timeout() {
             0 => now + ROOM_NS,
+            // Somebody other than the listener took a hello in.
+            _ if turning.listener_waits && turning.endpoint.has_accepted() => now,
             due => due,
         };
         if !self.has_fds {
@@ -262,6 +284,10 @@ impl<D: Device> Shared<D> {
             let now = turning.clock.now();
             self.arm_timer(turning, now)?;
         }
+        self.wait(limit)
+    }
+
+    fn wait(&self, limit: Duration) -> Result<(), LinkError> {
         let interests = self.interests();
         let mut fds: Vec<PollFd<'_>> =
             interests.iter().map(|interest| PollFd::from_borrowed_fd(interest.fd, PollFlags::IN)).collect();
@@ -343,6 +369,35 @@ fn keep<D: Device>(weak: &Weak<Shared<D>>) {
         }
         drop(shared);
         std::thread::park_timeout(Duration::from_nanos(wait.clamp(KEEPER_NS, 1_000_000_000)));
+    }
+}
+
+/// Turns a lane, as long as there is somebody who listens.
+fn move_lane<D: Device>(weak: &Weak<Shared<D>>) {
+    loop {
+        let Some(shared) = weak.upgrade() else { return };
+        let waits = {
+            let turning = &mut *shared.turning.lock();
+            turning.mover_waits = false;
+            if !turning.moved {
+                return;
+            }
+            // A device that is of no more use is for its links to find out.
+            let Ok(()) = turning.turn() else { return };
+            let waits = turning.turned.saturating_sub(turning.heard) > MOVER_SPIN_NS;
+            turning.mover_waits = waits;
+            let now = turning.turned;
+            let armed = if waits { shared.arm_timer(turning, now) } else { shared.arm(turning) };
+            if armed.is_err() {
+                return;
+            }
+            waits
+        };
+        if waits {
+            let _ = shared.wait(MOVER_WAIT);
+        } else {
+            (0..MOVER_PAUSES).for_each(|_| std::hint::spin_loop());
+        }
     }
 }
 
@@ -549,9 +604,11 @@ impl<D: Device> Drop for DatagramReceiver<D> {
     }
 }
 
-/// Accepts links over one device. It moves the links that it accepted: see the head of this module.
+/// Accepts links over one device, or over several lanes of one. It moves the links that it accepted: see the head of this module.
 pub struct DatagramListener<D: Device> {
-    shared: Arc<Shared<D>>,
+    lanes: Vec<Arc<Shared<D>>>,
+    /// The lane that is asked next who wants to come in.
+    next: usize,
 }
 
 impl<D: Device> DatagramListener<D>
@@ -564,13 +621,27 @@ where
     ///
     /// [`LinkError::Io`] if the system gives no timer.
     pub fn new(device: D, options: EndpointOptions) -> Result<Self, LinkError> {
-        Ok(Self::on(Shared::new(device, options)?))
+        Self::on(vec![Shared::new(device, options)?])
     }
 
-    /// Accepts links over an endpoint that is there.
-    pub(super) fn on(shared: Arc<Shared<D>>) -> Self {
-        shared.turning.lock().endpoint.listen();
-        Self { shared }
+    /// Accepts links over endpoints that are there: the lanes of a device. All but the first get movers, as far as this process has
+    /// processors.
+    pub(super) fn on(lanes: Vec<Arc<Shared<D>>>) -> Result<Self, LinkError> {
+        let listener = Self { lanes, next: 0 };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        for (index, lane) in listener.lanes.iter().enumerate() {
+            let turning = &mut *lane.turning.lock();
+            turning.endpoint.listen();
+            if index == 0 || index >= processors || std::mem::replace(&mut turning.moved, true) {
+                continue;
+            }
+            let weak = Arc::downgrade(lane);
+            std::thread::Builder::new()
+                .name(format!("dmrpc-lane-{index}"))
+                .spawn(move || move_lane(&weak))
+                .map_err(|error| LinkError::io("starting a thread", error))?;
+        }
+        Ok(listener)
     }
 
     /// The next link that a peer opened, if there is one now; moves all accepted links on.
@@ -579,16 +650,25 @@ where
     ///
     /// [`LinkError`] when the device is of no more use.
     pub fn try_accept(&mut self) -> Result<Option<Link>, LinkError> {
-        let key = {
-            let turning = &mut *self.shared.turning.lock();
-            if !turning.polled {
-                turning.turn()?;
-                turning.listener_waits = true;
-                self.shared.arm(turning)?;
+        for _ in 0..self.lanes.len() {
+            let lane = &self.lanes[self.next];
+            self.next = (self.next + 1) % self.lanes.len();
+            let key = {
+                let turning = &mut *lane.turning.lock();
+                if !turning.polled {
+                    if !turning.moved {
+                        turning.turn()?;
+                    }
+                    turning.listener_waits = true;
+                    lane.arm(turning)?;
+                }
+                turning.endpoint.accept()
+            };
+            if let Some(key) = key {
+                return lane.link(key, false).map(Some);
             }
-            turning.endpoint.accept()
-        };
-        key.map(|key| self.shared.link(key, false)).transpose()
+        }
+        Ok(None)
     }
 
     /// Moves all accepted links on, and adds the tags of those for which there is something. Until [`sleep`](Self::sleep) is
@@ -599,11 +679,20 @@ where
     ///
     /// [`LinkError`] when the device is of no more use.
     pub fn poll(&mut self, ready: &mut Vec<u64>) -> Result<bool, LinkError> {
-        let turning = &mut *self.shared.turning.lock();
-        (turning.polled, turning.listener_waits) = (true, false);
-        turning.turn()?;
-        ready.append(&mut turning.ready);
-        Ok(turning.heard == turning.turned || turning.endpoint.has_accepted())
+        let mut came = false;
+        for lane in &self.lanes {
+            let turning = &mut *lane.turning.lock();
+            (turning.polled, turning.listener_waits) = (true, false);
+            if turning.moved {
+                came |= !turning.ready.is_empty();
+            } else {
+                turning.turn()?;
+                came |= turning.heard == turning.turned;
+            }
+            ready.append(&mut turning.ready);
+            came |= turning.endpoint.has_accepted();
+        }
+        Ok(came)
     }
 
     /// The caller is about to wait on descriptors instead. `false` if there is something now.
@@ -612,33 +701,37 @@ where
     ///
     /// [`LinkError`] when the device is of no more use.
     pub fn sleep(&mut self) -> Result<bool, LinkError> {
-        let turning = &mut *self.shared.turning.lock();
-        turning.turn()?;
-        if !turning.ready.is_empty() || turning.endpoint.has_accepted() {
-            return Ok(false);
+        for lane in &self.lanes {
+            let turning = &mut *lane.turning.lock();
+            turning.turn()?;
+            if !turning.ready.is_empty() || turning.endpoint.has_accepted() {
+                return Ok(false);
+            }
+            (turning.polled, turning.listener_waits) = (false, true);
+            lane.arm(turning)?;
         }
-        (turning.polled, turning.listener_waits) = (false, true);
-        self.shared.arm(turning)?;
         Ok(true)
     }
 
-    /// The device.
+    /// The device, or its first lane.
     pub fn with_device<R>(&self, look: impl FnOnce(&D) -> R) -> R {
-        self.shared.with_device(look)
+        self.lanes[0].with_device(look)
     }
 
     /// What to wait on before asking again.
     pub fn interests(&self) -> Interests<'_> {
-        self.shared.interests()
+        self.lanes.iter().flat_map(|lane| lane.interests()).collect()
     }
 }
 
 impl<D: Device> Drop for DatagramListener<D> {
     fn drop(&mut self) {
-        let turning = &mut *self.shared.turning.lock();
-        (turning.polled, turning.listener_waits) = (false, false);
-        turning.endpoint.stop_listening();
-        self.shared.settle(turning);
+        for lane in &self.lanes {
+            let turning = &mut *lane.turning.lock();
+            (turning.polled, turning.listener_waits, turning.moved) = (false, false, false);
+            turning.endpoint.stop_listening();
+            lane.settle(turning);
+        }
     }
 }
 
@@ -656,15 +749,35 @@ pub fn connect<D: Device>(
 where
     D::Place: PlaceOfPeer,
 {
-    connect_on(&Shared::new(device, options)?, place, deadline)
+    open(&Shared::new(device, options)?, place, deadline).map(|(_, link)| link)
+}
+
+/// Opens a link over lanes of one device, by turns: over `first`, from one of the places that `next_place` tells until the answer
+/// comes to that lane, and then from the last.
+#[cfg(feature = "dpdk")]
+pub(super) fn connect_over<D: Device>(
+    lanes: &[Arc<Shared<D>>],
+    first: usize,
+    mut next_place: impl FnMut() -> D::Place,
+    deadline: Instant,
+) -> Result<Link, LinkError>
+where
+    D::Place: PlaceOfPeer,
+{
+    let shared = &lanes[first];
+    // A device that spreads by chance leaves less than one link in 3,000 on a lane that its frames don't come to.
+    let mut tries = if lanes.len() == 1 { 1 } else { 8 * lanes.len() };
+    loop {
+        let (key, link) = open(shared, next_place(), deadline)?;
+        tries -= 1;
+        if tries == 0 || !shared.turning.lock().endpoint.strays(key) {
+            return Ok(link);
+        }
+    }
 }
 
 /// As [`connect`], over an endpoint that is there.
-pub(super) fn connect_on<D: Device>(
-    shared: &Arc<Shared<D>>,
-    place: D::Place,
-    deadline: Instant,
-) -> Result<Link, LinkError>
+fn open<D: Device>(shared: &Arc<Shared<D>>, place: D::Place, deadline: Instant) -> Result<(SessionKey, Link), LinkError>
 where
     D::Place: PlaceOfPeer,
 {
@@ -678,7 +791,7 @@ where
         let left = deadline.saturating_duration_since(Instant::now());
         let standing = shared.turning.lock().endpoint.standing(key);
         match standing {
-            Standing::Open => return shared.link(key, true),
+            Standing::Open => return shared.link(key, true).map(|link| (key, link)),
             Standing::Over => {
                 shared.turning.lock().endpoint.abandon(key);
                 return Err(LinkError::Closed);

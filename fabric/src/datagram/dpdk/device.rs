@@ -1,28 +1,23 @@
-//! A port of DPDK's as a device: IPv4 and UDP over Ethernet, past the kernel.
+//! A queue of DPDK's port as a device: IPv4 and UDP over Ethernet, past the kernel.
 //!
-//! EAL is a process-wide thing, so the port is too: the first link or listener of a process starts it, and all share it. Frames
-//! are ordinary UDP, so that switches, receive-side scaling and packet dissectors understand them; neighbours are found by ARP.
+//! EAL is a process-wide thing, so the [port](super::port) is too: the first link or listener of a process starts it, and all share
+//! it. Frames are ordinary UDP, so that switches, receive-side scaling and packet dissectors understand them; neighbours are found by ARP.
 //! Payload goes out from where it is if it lies in DPDK's own memory and the driver sends frames in pieces; else it is
 //! copied into DPDK's buffers. What comes in stays in the driver's buffer until it is copied to its place.
 
-use super::options::DpdkOptions;
+use super::port::{ETHERNET_BYTES, FIRST_OWN_UDP_PORT, Mac, Neighbour, Port};
 use super::reserved;
 use crate::datagram::device::{Device, Frame};
-use crate::datagram::endpoint::EndpointOptions;
-use crate::datagram::links::{PlaceOfPeer, Shared};
+use crate::datagram::links::PlaceOfPeer;
 use crate::datagram::outbox::Piece;
 use crate::link::{Interest, Interests, LinkError, Peer};
 use bytes::Bytes;
 use dmrpc_dpdk_sys as sys;
-use parking_lot::Mutex;
-use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::c_void;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-const ETHERNET_BYTES: usize = 14;
 const IPV4_BYTES: usize = 20;
 const UDP_BYTES: usize = 8;
 /// What comes before a datagram in its frame.
@@ -38,83 +33,19 @@ const BURST: usize = 64;
 const ROUTES: usize = 64;
 /// Shorter pieces are cheaper to copy than to lend.
 const LENT_BYTES: usize = 256;
-const RING_ENTRIES: u16 = 1024;
-const RX_BUFFERS: u32 = 8192;
-const TX_BUFFERS: u32 = 4096;
 /// With fewer free buffers than this, frames are copied out of them, so that the port goes on receiving.
 const LOW_BUFFERS: u32 = 2048;
-/// The same neighbour is asked for at most so often.
-const ARP_INTERVAL: Duration = Duration::from_millis(1);
-/// A port whose peer was not there is started anew at most so often.
-const RESTART_INTERVAL: Duration = Duration::from_millis(20);
-/// A port that was started may take so long to find its peer: a memif server of DPDK's does not survive clients that give up
-/// in the middle of it.
-const LINK_TIME: Duration = Duration::from_secs(2);
 /// After so many looks that found nothing the link itself is looked at.
 const LOOKS: u32 = 1024;
 /// After so many bursts the free buffers are counted.
 const BURSTS: u32 = 32;
-/// Neighbours that are remembered.
-const MAX_NEIGHBOURS: usize = 65_536;
-
-type Mac = [u8; 6];
-
-/// The port of this process. It is started once, and stays; then it speaks at the UDP port of its options, or at `udp_port`.
-pub(in crate::datagram) fn endpoint(
-    udp_port: u16,
-    options: EndpointOptions,
-) -> Result<Arc<Shared<DpdkDevice>>, LinkError> {
-    static ENDPOINT: Mutex<Option<Arc<Shared<DpdkDevice>>>> = Mutex::new(None);
-    let mut endpoint = ENDPOINT.lock();
-    let shared = match &*endpoint {
-        Some(shared) => shared.clone(),
-        None => endpoint.insert(Shared::new(DpdkDevice::start(&super::options::get()?, udp_port)?, options)?).clone(),
-    };
-    Ok(shared)
-}
-
-/// What the shim said went wrong last.
-pub(super) fn shim_error(doing: &'static str) -> LinkError {
-    // SAFETY: the shim gives a string that lives as long as its thread.
-    let message = unsafe { CStr::from_ptr(sys::dmrpc_error()) }.to_string_lossy().into_owned();
-    LinkError::Io { doing, source: std::io::Error::other(message) }
-}
-
-/// Starts EAL, if it does not run.
-pub(super) fn start() -> Result<(), LinkError> {
-    start_eal(&super::options::get()?.eal)
-}
-
-fn start_eal(arguments: &[String]) -> Result<(), LinkError> {
-    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
-    let result = STARTED.get_or_init(|| {
-        // SAFETY: both give strings that live for ever.
-        let (built, running) =
-            unsafe { (CStr::from_ptr(sys::dmrpc_version_built()), CStr::from_ptr(sys::dmrpc_version_running())) };
-        let (built, running) = (built.to_string_lossy(), running.to_string_lossy());
-        if !running.contains(&*built) {
-            return Err(format!("built for DPDK {built} and run with {running}: build again"));
-        }
-        let mut arguments: Vec<*mut c_char> = std::iter::once("dmrpc")
-            .chain(arguments.iter().map(String::as_str))
-            // EAL keeps pointers into its arguments.
-            .map(|argument| CString::new(argument).map(CString::into_raw))
-            .collect::<Result<_, _>>()
-            .map_err(|_| "an EAL argument with a NUL".to_owned())?;
-        let count = arguments.len() as i32;
-        arguments.push(std::ptr::null_mut());
-        // SAFETY: `count` strings and a null; EAL may reorder them and keep them, so the array is leaked with them.
-        let result = unsafe { sys::dmrpc_eal_init(count, arguments.leak().as_mut_ptr()) };
-        if result == 0 { Ok(()) } else { Err(shim_error("starting DPDK").to_string()) }
-    });
-    result.clone().map_err(|why| LinkError::Io { doing: "starting DPDK", source: std::io::Error::other(why) })
-}
-
 /// A frame in the driver's buffer, or out of it.
 pub struct DpdkFrame {
     storage: Storage,
     start: usize,
     end: usize,
+    /// Whether it came to another queue than it was for.
+    strayed: bool,
 }
 
 enum Storage {
@@ -137,6 +68,10 @@ impl Frame for DpdkFrame {
             Storage::Copied(bytes) => &bytes[self.start..self.end],
         }
     }
+
+    fn strayed(&self) -> bool {
+        self.strayed
+    }
 }
 
 impl Drop for DpdkFrame {
@@ -148,15 +83,24 @@ impl Drop for DpdkFrame {
     }
 }
 
-impl PlaceOfPeer for SocketAddrV4 {
+/// Two ends of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Flow {
+    /// The other end.
+    pub peer: SocketAddrV4,
+    /// The UDP port of this end, which together with the other's decides which queues the frames come to.
+    pub udp_port: u16,
+}
+
+impl PlaceOfPeer for Flow {
     fn peer(&self) -> Peer {
-        Peer::Remote((*self).into())
+        Peer::Remote(self.peer.into())
     }
 }
 
 /// How to reach a peer, in the form it is needed for each frame.
 struct Route {
-    peer: SocketAddrV4,
+    flow: Flow,
     mac: Mac,
     /// Ethernet, IPv4 and UDP headers, but for lengths and checksum.
     front: [u8; HEADERS_BYTES],
@@ -164,29 +108,20 @@ struct Route {
     sum: u32,
 }
 
-struct Neighbour {
-    mac: Option<Mac>,
-    asked: Option<Instant>,
-}
-
-/// A started port.
+/// A queue of the port.
 pub struct DpdkDevice {
-    port: *mut sys::Port,
-    info: sys::PortInfo,
-    address: SocketAddrV4,
-    mtu: usize,
-    neighbours: HashMap<Ipv4Addr, Neighbour>,
+    port: Arc<Port>,
+    lane: u8,
+    queue: *mut sys::Queue,
     /// Peers spoken to lately, each at a place that follows from its address.
     routes: Vec<Option<Route>>,
-    /// Whether the driver is a client of memif, whose peer must be there for it to start.
-    connects: bool,
-    up: bool,
+    /// The port's count of moves when the routes were made.
+    moves: u32,
     /// Looks in a row that found nothing.
     looks: u32,
     bursts: u32,
     /// Whether there are few free buffers.
     scarce: bool,
-    restarted: Instant,
     /// Headers and copied pieces of the frames that wait; never grows beyond its first capacity, so that pointers into it hold.
     copied: Vec<u8>,
     pieces: Vec<sys::TxPiece>,
@@ -199,38 +134,22 @@ pub struct DpdkDevice {
     fd: Option<OwnedFd>,
 }
 
-// SAFETY: the port is used by whoever has the device, one thread at a time; the pieces' pointers are used up by `flush`.
+// SAFETY: the queue is used by whoever has the device, one thread at a time; the pieces' pointers are used up by `flush`.
 unsafe impl Send for DpdkDevice {}
 
 impl DpdkDevice {
-    /// Starts EAL and its first port.
+    /// The queue of a port with this number.
     ///
     /// # Errors
     ///
-    /// [`LinkError::Io`] with what DPDK says is wrong.
-    pub fn start(options: &DpdkOptions, udp_port: u16) -> Result<Self, LinkError> {
-        start_eal(&options.eal)?;
-        // SAFETY: EAL runs.
-        if unsafe { sys::dmrpc_port_count() } == 0 {
-            return Err(LinkError::Unsupported("DPDK without a port: name a device in the EAL arguments"));
-        }
-        let frame_bytes = options.mtu + ETHERNET_BYTES;
-        let port_options = sys::PortOptions {
-            rx_descriptors: RING_ENTRIES,
-            tx_descriptors: RING_ENTRIES,
-            frame_bytes: frame_bytes as u32,
-            rx_buffers: RX_BUFFERS,
-            tx_buffers: TX_BUFFERS,
-        };
-        let mut info = sys::PortInfo { driver: [0; 64], mac: [0; 6], multi_segment: 0, rx_fd: -1, numa_node: -1 };
-        // SAFETY: both point to structs of the shim's layout.
-        let port = unsafe { sys::dmrpc_port_start(0, &raw const port_options, &raw mut info) };
-        if port.is_null() {
-            return Err(shim_error("starting a DPDK port"));
-        }
-        let fd = (info.rx_fd >= 0).then(|| {
+    /// [`LinkError::Io`] if there is no descriptor for what to wait on.
+    pub(super) fn new(port: Arc<Port>, lane: u8) -> Result<Self, LinkError> {
+        let queue = port.queue(lane);
+        // SAFETY: the port runs, and the queue is nobody's yet.
+        let raw_fd = unsafe { sys::dmrpc_rx_fd(queue) };
+        let fd = (raw_fd >= 0).then(|| {
             // SAFETY: the driver keeps it open as long as the port is started.
-            let fd = unsafe { BorrowedFd::borrow_raw(info.rx_fd) }.try_clone_to_owned()?;
+            let fd = unsafe { BorrowedFd::borrow_raw(raw_fd) }.try_clone_to_owned()?;
             rustix::fs::fcntl_setfl(&fd, rustix::fs::fcntl_getfl(&fd)? | rustix::fs::OFlags::NONBLOCK)?;
             Ok(fd)
         });
@@ -238,65 +157,63 @@ impl DpdkDevice {
             fd.transpose().map_err(|error: std::io::Error| LinkError::io("preparing a driver's descriptor", error))?;
         let none = sys::RxFrame { mbuf: std::ptr::null_mut(), start: std::ptr::null(), len: 0 };
         Ok(Self {
-            port,
-            info,
-            connects: options
-                .eal
-                .iter()
-                .any(|argument| argument.contains("net_memif") && argument.contains("role=client")),
-            address: SocketAddrV4::new(options.address, options.udp_port.unwrap_or(udp_port)),
-            mtu: options.mtu,
-            neighbours: HashMap::new(),
+            lane,
+            queue,
             routes: (0..ROUTES).map(|_| None).collect(),
-            up: false,
+            moves: port.moves(),
             looks: LOOKS,
             bursts: 0,
             scarce: false,
-            restarted: Instant::now(),
-            copied: Vec::with_capacity((BURST + 1) * frame_bytes),
+            copied: Vec::with_capacity((BURST + 1) * (port.mtu() + ETHERNET_BYTES)),
             pieces: Vec::new(),
             packets: Vec::new(),
             frames: Box::new([none; BURST]),
             room: BURST,
             fd,
+            port,
         })
     }
 
-    /// The driver's name.
-    pub fn driver(&self) -> String {
-        let bytes: Vec<u8> = self.info.driver.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect();
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    /// Where the port speaks.
-    pub fn address(&self) -> SocketAddrV4 {
-        self.address
+    /// The port.
+    pub fn port(&self) -> &Arc<Port> {
+        &self.port
     }
 
     fn learn(&mut self, address: Ipv4Addr, mac: Mac) {
-        if self.neighbours.len() < MAX_NEIGHBOURS || self.neighbours.contains_key(&address) {
-            self.neighbours.insert(address, Neighbour { mac: Some(mac), asked: None });
-            for route in &mut self.routes {
-                if route.as_ref().is_some_and(|route| *route.peer.ip() == address && route.mac != mac) {
-                    *route = None;
-                }
-            }
+        self.port.learn(address, mac);
+        self.forget_moved();
+    }
+
+    /// Drops the routes if a neighbour has moved since they were made.
+    fn forget_moved(&mut self) {
+        let moves = self.port.moves();
+        if std::mem::replace(&mut self.moves, moves) != moves {
+            self.routes.fill_with(|| None);
         }
     }
 
-    /// Where the route to a peer is kept.
-    fn place(peer: SocketAddrV4) -> usize {
-        (usize::from(peer.ip().octets()[3]) ^ usize::from(peer.port())) % ROUTES
+    /// Where the route of a flow is kept.
+    fn place(flow: &Flow) -> usize {
+        (usize::from(flow.peer.ip().octets()[3]) ^ usize::from(flow.peer.port()) ^ usize::from(flow.udp_port)) % ROUTES
     }
 
     /// The way to a peer, unless its Ethernet address is to be asked for first.
-    fn route(&mut self, peer: SocketAddrV4) -> Option<&Route> {
-        let place = Self::place(peer);
-        if self.routes[place].as_ref().is_none_or(|route| route.peer != peer) {
-            let mac = self.neighbour(*peer.ip())?;
+    fn route(&mut self, flow: &Flow) -> Option<&Route> {
+        self.forget_moved();
+        let place = Self::place(flow);
+        if self.routes[place].as_ref().is_none_or(|route| route.flow != *flow) {
+            let mac = match self.port.neighbour(*flow.peer.ip()) {
+                Neighbour::Known(mac) => mac,
+                Neighbour::Unknown { ask } => {
+                    if ask {
+                        self.send_arp(1, BROADCAST, [0; 6], *flow.peer.ip());
+                    }
+                    return None;
+                }
+            };
             let mut front = [0u8; HEADERS_BYTES];
             front[0..6].copy_from_slice(&mac);
-            front[6..12].copy_from_slice(&self.info.mac);
+            front[6..12].copy_from_slice(&self.port.mac());
             front[12..14].copy_from_slice(&ETHERTYPE_IPV4);
             let ip = &mut front[ETHERNET_BYTES..];
             ip[0] = 0x45;
@@ -304,32 +221,15 @@ impl DpdkDevice {
             ip[6] = 0x40;
             ip[8] = 64;
             ip[9] = 17;
-            ip[12..16].copy_from_slice(&self.address.ip().octets());
-            ip[16..20].copy_from_slice(&peer.ip().octets());
+            ip[12..16].copy_from_slice(&self.port.address().ip().octets());
+            ip[16..20].copy_from_slice(&flow.peer.ip().octets());
             let sum = internet_sum(&ip[..IPV4_BYTES]);
             let udp = &mut ip[IPV4_BYTES..];
-            udp[0..2].copy_from_slice(&self.address.port().to_be_bytes());
-            udp[2..4].copy_from_slice(&peer.port().to_be_bytes());
-            self.routes[place] = Some(Route { peer, mac, front, sum });
+            udp[0..2].copy_from_slice(&flow.udp_port.to_be_bytes());
+            udp[2..4].copy_from_slice(&flow.peer.port().to_be_bytes());
+            self.routes[place] = Some(Route { flow: *flow, mac, front, sum });
         }
         self.routes[place].as_ref()
-    }
-
-    /// The Ethernet address of a neighbour, if it is known; asks for it if not.
-    fn neighbour(&mut self, address: Ipv4Addr) -> Option<Mac> {
-        if let Some(Neighbour { mac: Some(mac), .. }) = self.neighbours.get(&address) {
-            return Some(*mac);
-        }
-        if self.neighbours.len() >= MAX_NEIGHBOURS {
-            self.neighbours.retain(|_, neighbour| neighbour.mac.is_some());
-        }
-        let now = Instant::now();
-        let neighbour = self.neighbours.entry(address).or_insert(Neighbour { mac: None, asked: None });
-        if neighbour.asked.is_none_or(|asked| now - asked >= ARP_INTERVAL) {
-            neighbour.asked = Some(now);
-            self.send_arp(1, BROADCAST, [0; 6], address);
-        }
-        None
     }
 
     fn send_arp(&mut self, operation: u8, to: Mac, target: Mac, target_address: Ipv4Addr) {
@@ -338,13 +238,13 @@ impl DpdkDevice {
         }
         let mut frame = [0u8; MIN_FRAME_BYTES];
         frame[0..6].copy_from_slice(&to);
-        frame[6..12].copy_from_slice(&self.info.mac);
+        frame[6..12].copy_from_slice(&self.port.mac());
         frame[12..14].copy_from_slice(&ETHERTYPE_ARP);
         // Ethernet, IPv4, lengths of their addresses.
         frame[14..20].copy_from_slice(&[0, 1, 8, 0, 6, 4]);
         frame[21] = operation;
-        frame[22..28].copy_from_slice(&self.info.mac);
-        frame[28..32].copy_from_slice(&self.address.ip().octets());
+        frame[22..28].copy_from_slice(&self.port.mac());
+        frame[28..32].copy_from_slice(&self.port.address().ip().octets());
         frame[32..38].copy_from_slice(&target);
         frame[38..42].copy_from_slice(&target_address.octets());
         let (first, start) = (self.pieces.len() as u32, self.copied.len());
@@ -362,14 +262,14 @@ impl DpdkDevice {
     }
 
     /// What a frame is: a datagram for us, from whom and where in the frame; or something that was dealt with.
-    fn classify(&mut self, frame: &[u8]) -> Option<(SocketAddrV4, usize, usize)> {
+    fn classify(&mut self, frame: &[u8]) -> Option<(Flow, usize, usize)> {
         let mac: Mac = frame.get(6..12)?.try_into().ok()?;
         match frame.get(12..14)?.try_into().ok()? {
             ETHERTYPE_ARP => {
                 let arp = frame.get(14..42)?;
                 let sender = Ipv4Addr::from(<[u8; 4]>::try_from(&arp[14..18]).ok()?);
                 let target = Ipv4Addr::from(<[u8; 4]>::try_from(&arp[24..28]).ok()?);
-                if arp[..6] != [0, 1, 8, 0, 6, 4] || arp[6] != 0 || target != *self.address.ip() {
+                if arp[..6] != [0, 1, 8, 0, 6, 4] || arp[6] != 0 || target != *self.port.address().ip() {
                     return None;
                 }
                 let sender_mac: Mac = arp[8..14].try_into().ok()?;
@@ -390,7 +290,8 @@ impl DpdkDevice {
                 let target = Ipv4Addr::from(<[u8; 4]>::try_from(ip.get(16..20)?).ok()?);
                 let udp = ip.get(header..header + UDP_BYTES)?;
                 let port = |at: usize| u16::from_be_bytes([udp[at], udp[at + 1]]);
-                if target != *self.address.ip() || port(2) != self.address.port() {
+                let ours = port(2) == self.port.address().port() || port(2) >= FIRST_OWN_UDP_PORT;
+                if target != *self.port.address().ip() || !ours {
                     return None;
                 }
                 let start = ETHERNET_BYTES + header + UDP_BYTES;
@@ -398,35 +299,26 @@ impl DpdkDevice {
                 if end > frame.len() {
                     return None;
                 }
-                let from = SocketAddrV4::new(source, port(0));
-                let known = self.routes[Self::place(from)].as_ref();
-                if !known.is_some_and(|route| *route.peer.ip() == source && route.mac == mac) {
+                let flow = Flow { peer: SocketAddrV4::new(source, port(0)), udp_port: port(2) };
+                let known = self.routes[Self::place(&flow)].as_ref();
+                if !known.is_some_and(|route| *route.flow.peer.ip() == source && route.mac == mac) {
                     self.learn(source, mac);
                 }
-                Some((from, start, end))
+                Some((flow, start, end))
             }
             _ => None,
         }
     }
 
-    /// A virtual device's peer may come late, or go and come again.
+    /// Done now and then while nothing comes.
     fn see_to_link(&mut self) {
         self.looks = 0;
-        // SAFETY: the port runs.
-        unsafe { sys::dmrpc_tx_reap(self.port) };
-        if !self.connects || self.restarted.elapsed() < RESTART_INTERVAL {
-            return;
+        {
+            let _use = self.port.hold();
+            // SAFETY: the port runs.
+            unsafe { sys::dmrpc_tx_reap(self.queue) };
         }
-        // SAFETY: the port is there.
-        let (up, started) =
-            unsafe { (sys::dmrpc_port_is_up(self.port) != 0, sys::dmrpc_port_is_started(self.port) != 0) };
-        let lost = std::mem::replace(&mut self.up, up) && !up;
-        if up || started && !lost && self.restarted.elapsed() < LINK_TIME {
-            return;
-        }
-        // SAFETY: as above.
-        unsafe { sys::dmrpc_port_restart(self.port) };
-        self.restarted = Instant::now();
+        self.port.see_to_link();
     }
 }
 
@@ -471,10 +363,10 @@ fn attach_thread() {
 
 impl Device for DpdkDevice {
     type Frame = DpdkFrame;
-    type Place = SocketAddrV4;
+    type Place = Flow;
 
     fn datagram_bytes(&self) -> usize {
-        self.mtu - IPV4_BYTES - UDP_BYTES
+        self.port.mtu() - IPV4_BYTES - UDP_BYTES
     }
 
     /// Frames have Ethernet's, and shared memory damages none.
@@ -482,11 +374,15 @@ impl Device for DpdkDevice {
         false
     }
 
-    fn receive(&mut self, most: usize, take: &mut dyn FnMut(SocketAddrV4, DpdkFrame)) -> Result<(), LinkError> {
+    fn receive(&mut self, most: usize, take: &mut dyn FnMut(Flow, DpdkFrame)) -> Result<(), LinkError> {
         attach_thread();
+        self.port.passed(self.lane, take);
         let most = most.min(BURST) as u32;
-        // SAFETY: the port runs, and there is room for so many frames.
-        let count = unsafe { sys::dmrpc_rx_burst(self.port, self.frames.as_mut_ptr(), most) } as usize;
+        let count = {
+            let _use = self.port.hold();
+            // SAFETY: the port runs, and there is room for so many frames.
+            unsafe { sys::dmrpc_rx_burst(self.queue, self.frames.as_mut_ptr(), most) as usize }
+        };
         if count == 0 {
             self.looks += 1;
             if self.looks >= LOOKS {
@@ -495,26 +391,49 @@ impl Device for DpdkDevice {
             return Ok(());
         }
         self.looks = 0;
+        self.port.count(self.lane, count as u64);
         self.bursts += 1;
         if self.bursts >= BURSTS || self.scarce {
             self.bursts = 0;
             // SAFETY: the port runs.
-            self.scarce = unsafe { sys::dmrpc_rx_buffers_free(self.port) } < LOW_BUFFERS;
+            self.scarce = unsafe { sys::dmrpc_rx_buffers_free(self.queue) } < LOW_BUFFERS;
         }
         for index in 0..count {
             let raw = self.frames[index];
             let storage = Storage::Mbuf { mbuf: raw.mbuf, start: raw.start };
-            let mut frame = DpdkFrame { storage, start: 0, end: raw.len as usize };
+            let mut frame = DpdkFrame { storage, start: 0, end: raw.len as usize, strayed: false };
             // SAFETY: the frame is ours and so long.
             let bytes = unsafe { std::slice::from_raw_parts(raw.start, raw.len as usize) };
-            let Some((from, start, end)) = self.classify(bytes) else { continue };
+            let Some((flow, start, end)) = self.classify(bytes) else { continue };
             (frame.start, frame.end) = (start, end);
             if self.scarce {
-                frame = DpdkFrame { start: 0, end: end - start, storage: Storage::Copied(frame.bytes().into()) };
+                let storage = Storage::Copied(frame.bytes().into());
+                frame = DpdkFrame { start: 0, end: end - start, storage, strayed: false };
             }
-            take(from, frame);
+            take(flow, frame);
         }
         Ok(())
+    }
+
+    fn lane(&self) -> u8 {
+        self.lane
+    }
+
+    fn lanes(&self) -> u8 {
+        self.port.lanes()
+    }
+
+    fn pass(&mut self, lane: u8, flow: Flow, mut frame: DpdkFrame) {
+        frame.strayed = true;
+        self.port.pass(self.lane, lane, flow, frame);
+    }
+
+    fn claim(&mut self, flow: &Flow, attempt: u64) -> u8 {
+        self.port.claim(flow, attempt, self.lane)
+    }
+
+    fn disclaim(&mut self, flow: &Flow, attempt: u64) {
+        self.port.disclaim(flow, attempt);
     }
 
     fn room(&mut self) -> usize {
@@ -522,12 +441,12 @@ impl Device for DpdkDevice {
         (self.room - self.packets.len()).saturating_sub(1)
     }
 
-    fn send(&mut self, to: &SocketAddrV4, header: &[u8], pieces: &[Piece<'_>]) {
+    fn send(&mut self, to: &Flow, header: &[u8], pieces: &[Piece<'_>]) {
         let payload: usize = header.len() + pieces.iter().map(|piece| piece.bytes().len()).sum::<usize>();
         if self.packets.len() >= self.room || payload > self.datagram_bytes() {
             return;
         }
-        let Some(route) = self.route(*to) else { return };
+        let Some(route) = self.route(to) else { return };
         let ip_bytes = (IPV4_BYTES + UDP_BYTES + payload) as u16;
         let mut front = route.front;
         let checksum = internet_checksum(route.sum + u32::from(ip_bytes));
@@ -544,7 +463,7 @@ impl Device for DpdkDevice {
         for piece in pieces {
             match piece {
                 Piece::Lent(bytes, start, end)
-                    if self.info.multi_segment != 0
+                    if self.port.sends_pieces()
                         && end - start >= LENT_BYTES
                         && reserved::contains(&bytes[*start..*end]) =>
                 {
@@ -575,10 +494,12 @@ impl Device for DpdkDevice {
         }
         attach_thread();
         let count = self.packets.len() as u32;
-        // SAFETY: the port runs; there are no more frames than there was room for; pieces point into `copied`, which has not
-        // moved, or to memory that their owners keep; the shim takes the owners.
-        let room =
-            unsafe { sys::dmrpc_tx_burst(self.port, self.packets.as_ptr(), count, self.pieces.as_mut_ptr(), release) };
+        let room = {
+            let _use = self.port.hold();
+            // SAFETY: the port runs; there are no more frames than there was room for; pieces point into `copied`, which has not
+            // moved, or to memory that their owners keep; the shim takes the owners.
+            unsafe { sys::dmrpc_tx_burst(self.queue, self.packets.as_ptr(), count, self.pieces.as_mut_ptr(), release) }
+        };
         self.room = room as usize;
         self.packets.clear();
         self.pieces.clear();
@@ -587,13 +508,15 @@ impl Device for DpdkDevice {
     }
 
     fn interests(&self) -> Interests<'_> {
-        self.fd.iter().map(|fd| Interest { fd: fd.as_fd(), writable: false }).collect()
+        // A driver that can't be waited on is looked at often enough for what other lanes pass on.
+        let fds = self.fd.iter().flat_map(|fd| [fd, self.port.bell(self.lane)]);
+        fds.map(|fd| Interest { fd: fd.as_fd(), writable: false }).collect()
     }
 
     fn rest(&mut self, asleep: bool) -> bool {
         let Some(fd) = &self.fd else { return false };
         // SAFETY: the port runs.
-        unsafe { sys::dmrpc_rx_interrupt(self.port, asleep.into()) };
+        unsafe { sys::dmrpc_rx_interrupt(self.queue, asleep.into()) };
         if !asleep {
             // Some drivers leave their bell ringing.
             let _ = rustix::io::read(fd, &mut [0u8; 8]);
@@ -605,7 +528,5 @@ impl Device for DpdkDevice {
 impl Drop for DpdkDevice {
     fn drop(&mut self) {
         let _ = self.flush();
-        // SAFETY: the port runs, and is not used after.
-        unsafe { sys::dmrpc_port_stop(self.port) };
     }
 }

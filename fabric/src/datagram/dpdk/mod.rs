@@ -4,18 +4,23 @@
 //! | --- | --- |
 //! | `options.rs` | [`DpdkOptions`]: how this process uses it |
 //! | `reserved.rs` | [`Reserved`]: memory that drivers send from where it is |
-//! | `device.rs` | a port as a device, with the feature `dpdk` |
+//! | `port.rs` | [`Port`]: the port of this process, with the feature `dpdk`, and what its queues share |
+//! | `device.rs` | [`DpdkDevice`]: one of its queues as a device |
 
 #[cfg(feature = "dpdk")]
 mod device;
 mod options;
+#[cfg(feature = "dpdk")]
+mod port;
 mod reserved;
 
 #[cfg(feature = "dpdk")]
-pub use device::DpdkDevice;
+pub use device::{DpdkDevice, Flow};
+pub use options::{DEFAULT_MTU, DEFAULT_QUEUES, DpdkOptions, configure};
 #[cfg(feature = "dpdk")]
-pub(super) use device::endpoint;
-pub use options::{DEFAULT_MTU, DpdkOptions, configure};
+pub(super) use port::lanes;
+#[cfg(feature = "dpdk")]
+pub use port::{Port, Traffic, traffic};
 pub use reserved::Reserved;
 
 #[cfg(not(feature = "dpdk"))]

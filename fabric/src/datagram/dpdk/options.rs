@@ -16,13 +16,21 @@ pub struct DpdkOptions {
     pub mtu: usize,
     /// The UDP port that the process speaks at; `None` for the one that it listens or connects to first.
     pub udp_port: Option<u16>,
+    /// Queues of the device that are used, each by a thread of its own; fewer if it has not as many.
+    pub queues: u8,
 }
+
+/// Queues where nobody says how many.
+pub const DEFAULT_QUEUES: u8 = 1;
+/// More than a process has any use for.
+const MAX_QUEUES: u8 = 64;
 
 /// Bytes of an IP packet that every Ethernet takes.
 pub const DEFAULT_MTU: usize = 1500;
 
 impl DpdkOptions {
-    /// From the environment: `DMRPC_DPDK_EAL`, `DMRPC_DPDK_ADDRESS`, and `DMRPC_DPDK_MTU` (1500) and `DMRPC_DPDK_PORT` if need be.
+    /// From the environment: `DMRPC_DPDK_EAL`, `DMRPC_DPDK_ADDRESS`, and if need be `DMRPC_DPDK_MTU` (1500), `DMRPC_DPDK_QUEUES` (1)
+    /// and `DMRPC_DPDK_PORT`.
     ///
     /// # Errors
     ///
@@ -37,7 +45,12 @@ impl DpdkOptions {
         let number = |name| std::env::var(name).ok();
         let mtu = number("DMRPC_DPDK_MTU").map(|mtu| mtu.parse()).transpose();
         let udp_port = number("DMRPC_DPDK_PORT").map(|port| port.parse()).transpose();
+        let queues = number("DMRPC_DPDK_QUEUES").map(|queues| queues.parse()).transpose();
+        let queues = queues.ok().map(|queues| queues.unwrap_or(DEFAULT_QUEUES));
         Ok(Self {
+            queues: queues
+                .filter(|queues| (1..=MAX_QUEUES).contains(queues))
+                .ok_or(LinkError::Unsupported("a DMRPC_DPDK_QUEUES that is not a number from 1 to 64"))?,
             eal: eal.split_whitespace().map(str::to_owned).collect(),
             address,
             mtu: mtu.map_err(|_| LinkError::Unsupported("a DMRPC_DPDK_MTU that is no number"))?.unwrap_or(DEFAULT_MTU),

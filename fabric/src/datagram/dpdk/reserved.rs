@@ -69,7 +69,7 @@ pub(super) use enabled::contains;
 
 #[cfg(feature = "dpdk")]
 mod enabled {
-    use super::super::device;
+    use super::super::port;
     use super::{LinkError, NonNull, Reserved};
     use dmrpc_dpdk_sys as sys;
     use parking_lot::RwLock;
@@ -81,12 +81,12 @@ mod enabled {
     static RESERVED: RwLock<Vec<Range<usize>>> = RwLock::new(Vec::new());
 
     pub(super) fn reserve(name: &str, bytes: usize, numa_node: Option<u32>) -> Result<Reserved, LinkError> {
-        device::start()?;
+        port::start()?;
         let name = CString::new(name).map_err(|_| LinkError::Unsupported("a name with a NUL"))?;
         let node = numa_node.and_then(|node| i32::try_from(node).ok()).unwrap_or(-1);
         // SAFETY: EAL runs, and the name holds through the call.
         let start = unsafe { sys::dmrpc_memory_reserve(name.as_ptr(), bytes as u64, node) }.cast::<u8>();
-        let start = NonNull::new(start).ok_or_else(|| device::shim_error("reserving memory of DPDK's"))?;
+        let start = NonNull::new(start).ok_or_else(|| port::shim_error("reserving memory of DPDK's"))?;
         let mut fd_offset = 0;
         // SAFETY: it was just reserved, so long.
         let fd = unsafe { sys::dmrpc_memory_file(start.as_ptr().cast(), bytes as u64, &raw mut fd_offset) };
