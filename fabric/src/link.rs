@@ -170,7 +170,8 @@ pub trait Receiver: Send {
     /// Burns up to `budget` of processor time until there is something to receive, if the transport can tell without the
     /// operating system. Call it before [`recv`](Receiver::recv): it takes back a wake-up that was asked for and not yet
     /// given, so that neither side makes a system call. Whether `recv` may have something to say; a transport that can't tell
-    /// says that it may. With a budget of zero it looks once.
+    /// says that it may. With a budget of zero it looks once, or relies on a look that
+    /// somebody just took.
     fn spin(&mut self, budget: std::time::Duration) -> bool {
         let _ = budget;
         true

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use std::hint::black_box;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const SMALL_BYTES: usize = 64;
@@ -116,6 +117,58 @@ pub(crate) fn ask_sockets(address: &str, turn: Duration) -> Result<Vec<Row>> {
         }
         let size = if wanted == 0 { SMALL_BYTES } else { BULK_BYTES };
         rows.push(sample.row(fabric, "bare message", size as u64, 1, start.elapsed()));
+    }
+    Ok(rows)
+}
+
+/// What iperf3 moves over the loopback device, one stream, both ends on cores of their own; nothing where it is not installed.
+pub(crate) fn iperf3(turn: Duration) -> Result<Vec<Row>> {
+    let has = Command::new("iperf3").arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !has.is_ok_and(|status| status.success()) {
+        eprintln!("iperf3: skipped: not installed (Debian: iperf3)");
+        return Ok(Vec::new());
+    }
+    let mut rows = Vec::new();
+    for (fabric, size, kind) in [("tcp", 128u64 << 10, &[][..]), ("udp", 65_507, &["-u", "-b", "0", "-l", "65507"][..])]
+    {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+        let mut server = Command::new("iperf3");
+        let mut server = server
+            .args(["-s", "-1", "-p", &port, "-A", &crate::core(0).to_string()])
+            .stdout(Stdio::null())
+            .spawn()
+            .context("starting iperf3")?;
+        // Its client does not wait for a server that starts.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let answer = loop {
+            let mut client = Command::new("iperf3");
+            client.args(["-c", "127.0.0.1", "-p", &port, "-J", "-t", &turn.as_secs().max(1).to_string()]);
+            client.args(["-A", &crate::core(1).to_string()]).args(kind);
+            let output = client.output().context("starting iperf3")?;
+            let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            if output.status.success() || Instant::now() > deadline {
+                break answer;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let _ = server.kill();
+        server.wait()?;
+        // Over UDP what arrived, not what was sent.
+        let bits =
+            answer.pointer("/end/sum_received/bits_per_second").or_else(|| answer.pointer("/end/sum/bits_per_second"));
+        let lost = answer.pointer("/end/sum/lost_percent").and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+        let bits = bits.and_then(serde_json::Value::as_f64).context("iperf3 said nothing")?;
+        let bytes_per_second = bits / 8.0 * (1.0 - lost / 100.0);
+        rows.push(Row {
+            fabric: fabric.to_owned(),
+            what: "iperf3".to_owned(),
+            size,
+            depth: 1,
+            p50_us: 0.0,
+            p99_us: 0.0,
+            per_second: bytes_per_second / size as f64,
+            bytes_per_second,
+        });
     }
     Ok(rows)
 }

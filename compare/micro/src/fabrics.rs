@@ -20,6 +20,8 @@ pub(crate) enum Fabric {
     Memif,
     /// The same, where the client's buffers are what the node writes to.
     MemifZeroCopy,
+    /// The same by vhost and virtio-user, which share huge pages.
+    Vhost,
     /// DPDK over the kernel's packet sockets, in two network namespaces.
     AfPacket,
     AfXdp,
@@ -27,12 +29,13 @@ pub(crate) enum Fabric {
     Rdma,
 }
 
-const NAMES: [(&str, Fabric); 8] = [
+const NAMES: [(&str, Fabric); 9] = [
     ("shm", Fabric::Shm),
     ("tcp", Fabric::Tcp),
     ("udp", Fabric::Udp),
     ("memif", Fabric::Memif),
     ("memif-zero-copy", Fabric::MemifZeroCopy),
+    ("vhost", Fabric::Vhost),
     ("af_packet", Fabric::AfPacket),
     ("af_xdp", Fabric::AfXdp),
     ("rdma", Fabric::Rdma),
@@ -82,6 +85,9 @@ impl Fabric {
         }
         if !cfg!(feature = "dpdk") {
             return Some("built without the feature dpdk".to_owned());
+        }
+        if self == Self::Vhost && !has_huge_pages() {
+            return Some("it shares huge pages, and fewer than 1024 are free (sysctl vm.nr_hugepages)".to_owned());
         }
         if matches!(self, Self::AfPacket | Self::AfXdp) {
             if !rustix::process::geteuid().is_root() {
@@ -140,22 +146,36 @@ impl Fabric {
     }
 
     fn eal(self, end: usize, folder: &Path) -> String {
-        let huge = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
-        let huge = huge.ok().and_then(|text| text.trim().parse::<u32>().ok()).unwrap_or(0) >= 1024;
-        let memory = if huge { "-m 1024" } else { "--no-huge -m 1024" };
+        // A node's end may find the pages taken that the other end has.
+        let huge = self == Self::Vhost || has_huge_pages();
+        let memory = if huge {
+            "-m 1024 --single-file-segments --in-memory"
+        } else {
+            "--no-huge -m 1024 --single-file-segments"
+        };
         let device = match self {
             Self::Memif | Self::MemifZeroCopy => {
                 let role = if end == 0 { "server" } else { "client" };
                 // The client's memory is what both look at.
                 let zero = self == Self::MemifZeroCopy;
                 let copies = if zero && end == 1 { ",zero-copy=yes" } else { "" };
-                let files = if zero { " --single-file-segments" } else { "" };
                 let socket = folder.join("memif");
                 let socket = socket.display();
                 format!(
-                    "--vdev=net_memif0,role={role},id=0,socket={socket},socket-abstract=no,bsize=9216,rsize=10,\
-                     mac=02:00:00:00:00:0{end}{copies}{files}"
+                    "--vdev=net_memif0,role={role},id=0,socket={socket},socket-abstract=no,bsize=9216,rsize=8,\
+                     mac=02:00:00:00:00:0{end}{copies}"
                 )
+            }
+            Self::Vhost => {
+                let socket = folder.join("vhost");
+                let socket = socket.display();
+                match end {
+                    0 => format!("--vdev=net_vhost0,iface={socket},queues=1"),
+                    _ => format!(
+                        "--vdev=net_virtio_user0,path={socket},queues=1,queue_size=1024,packed_vq=1,mrg_rxbuf=1,in_order=1,\
+                         mac=02:00:00:00:00:0b"
+                    ),
+                }
             }
             Self::AfPacket => format!(
                 "--vdev=net_af_packet0,iface={},framesz=9216,blocksz=36864,framecnt=512,qdisc_bypass=1",
@@ -176,6 +196,12 @@ pub(crate) fn rdma_address() -> Result<IpAddr> {
     let address = IpAddr::from(port.gid.0).to_canonical();
     ensure!(address.is_ipv4(), "the RDMA device has no IPv4 address");
     Ok(address)
+}
+
+/// Whether both ends can have their memory in huge pages.
+fn has_huge_pages() -> bool {
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    free.ok().and_then(|text| text.trim().parse::<u32>().ok()).unwrap_or(0) >= 1024
 }
 
 /// Two namespaces with a cable between them, as long as the value lives.

@@ -147,6 +147,7 @@ fn drive(cli: &Cli) -> Result<()> {
     if fabrics.iter().any(|fabric| matches!(fabric, Fabric::Tcp | Fabric::Udp)) {
         let folder = tempfile::tempdir()?;
         rows.extend(pair(Fabric::Tcp, What::Bare, "sockets", folder.path(), cli.seconds)?);
+        rows.extend(bare::iperf3(Duration::from_secs_f64(cli.seconds))?);
     }
     for fabric in fabrics {
         if let Some(why) = fabric.missing() {

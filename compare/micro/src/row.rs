@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(crate) struct Row {
     /// The fabric, as on the command line.
     pub(crate) fabric: String,
-    /// What was done: `message`, `read` or `write`; with `bare` before it, what the device does without us.
+    /// What was done: `message`, `read` or `write`; with `bare` before it, what the device does without us; `iperf3`, a stream.
     pub(crate) what: String,
     /// Bytes of payload.
     pub(crate) size: u64,

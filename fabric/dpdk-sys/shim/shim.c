@@ -387,7 +387,7 @@ static struct rte_mbuf *build(struct dmrpc_queue *queue, struct dmrpc_piece *pie
 	for (i = 0; i < count; i++) {
 		struct dmrpc_piece *piece = &pieces[i];
 
-		if (piece->lent && frame != NULL && queue->multi_segment && lend(queue, frame, piece, release) == 0) {
+		if (piece->lent == DMRPC_LENT && frame != NULL && queue->multi_segment && lend(queue, frame, piece, release) == 0) {
 			last = NULL;
 			continue;
 		}

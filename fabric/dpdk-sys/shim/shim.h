@@ -37,7 +37,13 @@ struct dmrpc_owner {
 	uint64_t words[4];
 };
 
-/* Part of a frame to be sent. If it is lent: memory of DPDK's that may be sent from where it is, until its owner is released. */
+#define DMRPC_LENT 1
+#define DMRPC_OWNED 2
+
+/*
+ * Part of a frame to be sent. If it is DMRPC_LENT: memory of DPDK's that may be sent from where it is, until its owner is released. If it is
+ * DMRPC_OWNED: to be copied, and its owner released at once. Otherwise it is to be copied and has no owner.
+ */
 struct dmrpc_piece {
 	const uint8_t *start;
 	uint32_t len;

@@ -56,6 +56,11 @@ pub struct RxFrame {
 /// What keeps a piece of memory: a value of the caller's, which C only moves.
 pub type Owner = [u64; 4];
 
+/// [`TxPiece::lent`]: memory of DPDK's, which may be sent from where it is until its owner is released.
+pub const LENT: u32 = 1;
+/// [`TxPiece::lent`]: bytes that are copied by the call, and have an owner, which is released then.
+pub const OWNED: u32 = 2;
+
 /// Part of a frame to be sent.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -64,9 +69,9 @@ pub struct TxPiece {
     pub start: *const u8,
     /// Number of bytes.
     pub len: u32,
-    /// 1 for memory of DPDK's that may be sent from where it is until its owner is released, 0 for bytes to be copied at once.
+    /// [`LENT`], [`OWNED`], or 0 for bytes without an owner.
     pub lent: u32,
-    /// Passed to the release function once the memory is no longer looked at, if it is lent.
+    /// Passed to the release function once the memory is no longer looked at, if there is one.
     pub owner: Owner,
 }
 

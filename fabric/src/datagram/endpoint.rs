@@ -302,6 +302,14 @@ impl<D: Device> Endpoint<D> {
         }
     }
 
+    /// Whether there is something to be received, if only an error.
+    pub fn has_news(&self, key: SessionKey) -> bool {
+        match &self.sessions[key.0 as usize].state {
+            State::Open(session) => session.has_news(),
+            State::Asking { .. } | State::Refused => true,
+        }
+    }
+
     /// An open session. Whoever gave it something to send says so to [`stir`](Endpoint::stir).
     ///
     /// # Errors
@@ -644,7 +652,8 @@ impl<D: Device> Endpoint<D> {
         if self.busy.is_empty() { self.soonest } else { 0 }
     }
 
-    fn expire(&mut self, now: u64) {
+    /// Has sessions do what is due; what they have to send then goes out with the next [`transmit`](Endpoint::transmit).
+    pub fn expire(&mut self, now: u64) {
         if now < self.soonest {
             return;
         }

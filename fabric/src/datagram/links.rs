@@ -33,6 +33,9 @@ const IDLE_NS: u64 = 20_000_000;
 /// The soonest that a device without room is asked again.
 const ROOM_NS: u64 = 10_000;
 
+/// How often a device is looked at without letting others have it meanwhile.
+const LOOKS_A_TURN: u32 = 4;
+
 /// For so long after something came a mover looks for more all the time, before it waits.
 const MOVER_SPIN_NS: u64 = 100_000;
 /// Looks at a lane that found nothing, between two of which others have a chance to get at it.
@@ -102,6 +105,8 @@ struct Turning<D: Device> {
     turned: u64,
     /// When something came last.
     heard: u64,
+    /// Whether a look without a budget may rely on the last turn, which found all that there was.
+    fresh: bool,
     /// Whether the device was told that somebody waits on it.
     resting: bool,
     /// Whether the listener's owner waits on its descriptors, for all links that it accepted.
@@ -141,6 +146,7 @@ impl<D: Device> Turning<D> {
         if self.endpoint.poll(now)? {
             self.heard = now;
         }
+        self.fresh = true;
         self.wake();
         Ok(())
     }
@@ -187,6 +193,7 @@ impl<D: Device> Shared<D> {
                 armed: u64::MAX,
                 turned: 0,
                 heard: 0,
+                fresh: false,
                 resting: false,
                 listener_waits: false,
                 polled: false,
@@ -214,11 +221,10 @@ impl<D: Device> Shared<D> {
     }
 
     /// Sees to it that whoever sleeps is woken when the endpoint must be turned next, and the keeper if nobody else is there.
-    fn arm(&self, turning: &mut Turning<D>) -> Result<(), LinkError> {
+    fn arm(&self, turning: &mut Turning<D>, now: u64) -> Result<(), LinkError> {
         if turning.polled && !turning.moved {
             return Ok(());
         }
-        let now = turning.clock.now();
         if turning.asleep.is_some() && turning.is_busy(now) {
             turning.asleep.take().expect("it was there").unpark();
         }
@@ -238,6 +244,11 @@ impl<D: Device> Shared<D> {
             turning.endpoint.poll(now)?;
             turning.wake();
             turning.resting = true;
+        }
+        // Times are put off lazily: most that have come mean nothing any more.
+        if turning.endpoint.next_timeout() <= now {
+            turning.endpoint.expire(now);
+            turning.endpoint.transmit(now)?;
         }
         let mut due = match turning.endpoint.next_timeout() {
             0 => now + ROOM_NS,
@@ -262,7 +273,7 @@ impl<D: Device> Shared<D> {
 
     /// Turns after something that can't fail; what is wrong with the device others will be told.
     fn settle(self: &Arc<Self>, turning: &mut Turning<D>) {
-        if turning.turn().is_ok() && self.arm(turning).is_ok() && turning.endpoint.has_orphans() {
+        if turning.turn().is_ok() && self.arm(turning, turning.turned).is_ok() && turning.endpoint.has_orphans() {
             turning.orphanage = Some(self.clone());
             // The keeper is alone with them from now on.
             if let Some(keeper) = turning.asleep.take() {
@@ -348,7 +359,7 @@ fn keep<D: Device>(weak: &Weak<Shared<D>>) {
             let now = turning.clock.now();
             let due = now.saturating_sub(turning.turned) >= KEEPER_NS;
             // A device that is of no more use is for its links to find out.
-            let works = !due || turning.turn().is_ok() && shared.arm(turning).is_ok();
+            let works = !due || turning.turn().is_ok() && shared.arm(turning, now).is_ok();
             alone = works && turning.endpoint.has_orphans();
             if !alone {
                 nobody_left = turning.orphanage.take();
@@ -387,7 +398,7 @@ fn move_lane<D: Device>(weak: &Weak<Shared<D>>) {
             let waits = turning.turned.saturating_sub(turning.heard) > MOVER_SPIN_NS;
             turning.mover_waits = waits;
             let now = turning.turned;
-            let armed = if waits { shared.arm_timer(turning, now) } else { shared.arm(turning) };
+            let armed = if waits { shared.arm_timer(turning, now) } else { shared.arm(turning, now) };
             if armed.is_err() {
                 return;
             }
@@ -467,7 +478,7 @@ impl<D: Device> Sender for DatagramSender<D> {
         if !turning.endpoint.session(key)?.has_room() {
             turning.turn()?;
             if turning.endpoint.sleep(key, Sleeper::Sender) {
-                shared.arm(turning)?;
+                shared.arm(turning, now)?;
                 return Ok(false);
             }
         }
@@ -476,7 +487,7 @@ impl<D: Device> Sender for DatagramSender<D> {
         if let Some(doorbells) = turning.doorbells(key) {
             doorbells.sender.silence();
         }
-        shared.arm(turning)?;
+        shared.arm(turning, now)?;
         Ok(true)
     }
 
@@ -537,7 +548,9 @@ impl<D: Device> Receiver for DatagramReceiver<D> {
                         doorbells.receiver.silence();
                     }
                     if turning.endpoint.sleep(key, Sleeper::Receiver) {
-                        shared.arm(turning)?;
+                        // Times before the last turn are as good as now, and nothing can have been asked for after it.
+                        let now = if turning.polled { turning.turned } else { turning.clock.now() };
+                        shared.arm(turning, now)?;
                         return Ok(Incoming::Empty);
                     }
                 }
@@ -551,25 +564,28 @@ impl<D: Device> Receiver for DatagramReceiver<D> {
 
     fn spin(&mut self, budget: Duration) -> bool {
         let (shared, key) = (&self.handle.shared, self.handle.key);
+        // A look at a device without the kernel takes no longer than to take turns.
+        let looks = if shared.has_fds { 1 } else { LOOKS_A_TURN };
         let mut end = None;
         loop {
-            {
-                let turning = &mut *shared.turning.lock();
-                turning.endpoint.rise(key, Sleeper::Receiver);
+            let turning = &mut *shared.turning.lock();
+            turning.endpoint.rise(key, Sleeper::Receiver);
+            for _ in 0..looks {
                 // What went wrong will be said by `recv`.
-                let has_news =
-                    |turning: &mut Turning<D>| turning.endpoint.session(key).map_or(true, |session| session.has_news());
-                if has_news(turning) {
+                if turning.endpoint.has_news(key) {
                     return true;
                 }
-                let news = turning.turn().is_err() || has_news(turning);
+                if budget.is_zero() && std::mem::take(&mut turning.fresh) {
+                    return false;
+                }
+                let failed = turning.turn().is_err();
                 let now = turning.turned;
+                let news = failed || turning.endpoint.has_news(key);
                 if news || now >= *end.get_or_insert(now.saturating_add(budget.as_nanos() as u64)) {
                     // Others may sleep meanwhile.
-                    return shared.arm(turning).is_err() || news;
+                    return shared.arm(turning, now).is_err() || news;
                 }
             }
-            std::hint::spin_loop();
         }
     }
 
@@ -660,7 +676,8 @@ where
                         turning.turn()?;
                     }
                     turning.listener_waits = true;
-                    lane.arm(turning)?;
+                    let now = turning.clock.now();
+                    lane.arm(turning, now)?;
                 }
                 turning.endpoint.accept()
             };
@@ -708,7 +725,8 @@ where
                 return Ok(false);
             }
             (turning.polled, turning.listener_waits) = (false, true);
-            lane.arm(turning)?;
+            let now = turning.turned;
+            lane.arm(turning, now)?;
         }
         Ok(true)
     }

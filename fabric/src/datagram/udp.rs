@@ -68,6 +68,8 @@ pub struct UdpDevice {
     copied: Vec<u8>,
     stored: Vec<Stored>,
     waiting: Vec<Waiting>,
+    /// Whether the last look found nothing: then the next is for one packet only, since to prepare for many costs more than the look.
+    quiet: bool,
 }
 
 impl UdpDevice {
@@ -96,6 +98,7 @@ impl UdpDevice {
             copied: Vec::new(),
             stored: Vec::new(),
             waiting: Vec::new(),
+            quiet: false,
         })
     }
 
@@ -180,7 +183,8 @@ impl Device for UdpDevice {
     fn receive(&mut self, most: usize, take: &mut dyn FnMut(SocketAddr, UdpFrame)) -> Result<(), LinkError> {
         let mut taken = 0;
         while taken < most {
-            let count = RECEIVE_BUFFERS.min(most - taken);
+            let quiet = std::mem::take(&mut self.quiet);
+            let count = if quiet { 1 } else { RECEIVE_BUFFERS.min(most - taken) };
             let mut buffers: Vec<Buffer> = (0..count).map(|_| self.buffer()).collect();
             let received = receive_into(&self.socket, &mut buffers)?;
             for (buffer, message) in buffers.iter().zip(&received) {
@@ -199,7 +203,9 @@ impl Device for UdpDevice {
                 }
             }
             self.buffers.append(&mut buffers);
-            if received.len() < count {
+            self.quiet = received.is_empty();
+            // More than one at a time is rare after a silence, and seen at the next look.
+            if quiet || received.len() < count {
                 break;
             }
         }

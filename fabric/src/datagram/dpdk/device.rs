@@ -462,11 +462,8 @@ impl Device for DpdkDevice {
         self.copied.extend_from_slice(header);
         for piece in pieces {
             match piece {
-                Piece::Lent(bytes, start, end)
-                    if self.port.sends_pieces()
-                        && end - start >= LENT_BYTES
-                        && reserved::contains(&bytes[*start..*end]) =>
-                {
+                Piece::Lent(bytes, start, end) if end - start >= LENT_BYTES => {
+                    let reserved = self.port.sends_pieces() && reserved::contains(&bytes[*start..*end]);
                     self.push_copied(copied);
                     copied = self.copied.len();
                     let lent = bytes.slice(*start..*end);
@@ -474,7 +471,9 @@ impl Device for DpdkDevice {
                     // SAFETY: a `Bytes` is as large, has no padding, and is made of plain words and pointers; it is read back as
                     // one, once, by `release`.
                     let owner = unsafe { std::mem::transmute::<Bytes, sys::Owner>(lent) };
-                    self.pieces.push(sys::TxPiece { start, len, lent: 1, owner });
+                    // Other memory is copied once, by the shim, into the driver's buffer.
+                    let lent = if reserved { sys::LENT } else { sys::OWNED };
+                    self.pieces.push(sys::TxPiece { start, len, lent, owner });
                 }
                 piece => self.copied.extend_from_slice(piece.bytes()),
             }

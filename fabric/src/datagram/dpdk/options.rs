@@ -3,7 +3,7 @@
 
 use crate::link::LinkError;
 use parking_lot::Mutex;
-#[cfg(feature = "dpdk")]
+#[cfg(any(test, feature = "dpdk"))]
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 use std::net::Ipv4Addr;
 
@@ -69,7 +69,7 @@ impl DpdkOptions {
 }
 
 /// An address, or a range of them.
-#[cfg(feature = "dpdk")]
+#[cfg(any(test, feature = "dpdk"))]
 fn parse_addresses(text: &str) -> Option<(Ipv4Addr, Ipv4Addr)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last): (Ipv4Addr, Ipv4Addr) = (first.parse().ok()?, last.parse().ok()?);
@@ -77,7 +77,7 @@ fn parse_addresses(text: &str) -> Option<(Ipv4Addr, Ipv4Addr)> {
 }
 
 /// Takes the first of these addresses that no process of this network namespace has taken, until this process ends.
-#[cfg(feature = "dpdk")]
+#[cfg(any(test, feature = "dpdk"))]
 fn take_address(first: Ipv4Addr, last: Ipv4Addr) -> Result<Ipv4Addr, LinkError> {
     let failed = |error: rustix::io::Errno| LinkError::io("taking an address", error);
     for bits in u32::from(first)..=u32::from(last) {
@@ -127,7 +127,7 @@ pub(super) fn get() -> Result<DpdkOptions, LinkError> {
     }
 }
 
-#[cfg(all(test, feature = "dpdk"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
