@@ -145,7 +145,9 @@ pub(crate) fn iperf3(turn: Duration) -> Result<Vec<Row>> {
             client.args(["-c", "127.0.0.1", "-p", &port, "-J", "-t", &turn.as_secs().max(1).to_string()]);
             client.args(["-A", &crate::core(1).to_string()]).args(kind);
             let output = client.output().context("starting iperf3")?;
-            let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            // A warning may come before it.
+            let begin = output.stdout.iter().position(|&byte| byte == b'{').unwrap_or(0);
+            let answer: serde_json::Value = serde_json::from_slice(&output.stdout[begin..]).unwrap_or_default();
             if output.status.success() || Instant::now() > deadline {
                 break answer;
             }
@@ -153,12 +155,9 @@ pub(crate) fn iperf3(turn: Duration) -> Result<Vec<Row>> {
         };
         let _ = server.kill();
         server.wait()?;
-        // Over UDP what arrived, not what was sent.
-        let bits =
-            answer.pointer("/end/sum_received/bits_per_second").or_else(|| answer.pointer("/end/sum/bits_per_second"));
-        let lost = answer.pointer("/end/sum/lost_percent").and_then(serde_json::Value::as_f64).unwrap_or(0.0);
-        let bits = bits.and_then(serde_json::Value::as_f64).context("iperf3 said nothing")?;
-        let bytes_per_second = bits / 8.0 * (1.0 - lost / 100.0);
+        // What arrived, not what was sent.
+        let bits = answer.pointer("/end/sum_received/bits_per_second").and_then(serde_json::Value::as_f64);
+        let bytes_per_second = bits.context("iperf3 said nothing")? / 8.0;
         rows.push(Row {
             fabric: fabric.to_owned(),
             what: "iperf3".to_owned(),
