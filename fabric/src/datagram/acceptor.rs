@@ -44,7 +44,7 @@ impl Acceptor {
 
     #[cfg(feature = "dpdk")]
     pub(crate) fn bind_dpdk(address: SocketAddrV4, options: &LinkOptions) -> Result<Self, LinkError> {
-        let lanes = super::dpdk::lanes(address.port(), endpoint_options(DPDK_WINDOW_PACKETS, options))?;
+        let lanes = super::dpdk::lanes(address.port(), &endpoint_options(DPDK_WINDOW_PACKETS, options))?;
         if lanes[0].with_device(|device| device.port().address()) != address {
             return Err(LinkError::Unsupported(
                 "listening at another address than this process's DPDK port has: set DMRPC_DPDK_ADDRESS, and DMRPC_DPDK_PORT \
@@ -142,7 +142,7 @@ pub(crate) fn connect_udp(host: &str, port: u16, options: &LinkOptions, deadline
 /// Connects over DPDK, from this process's port of it.
 #[cfg(feature = "dpdk")]
 pub(crate) fn connect_dpdk(address: SocketAddrV4, options: &LinkOptions, deadline: Instant) -> Result<Link, LinkError> {
-    let lanes = super::dpdk::lanes(address.port(), endpoint_options(DPDK_WINDOW_PACKETS, options))?;
+    let lanes = super::dpdk::lanes(address.port(), &endpoint_options(DPDK_WINDOW_PACKETS, options))?;
     let port = lanes[0].with_device(|device| device.port().clone());
     let (lane, udp_port) = port.next_link();
     let mut next = Some(udp_port);

@@ -230,7 +230,7 @@ impl<D: Device> Shared<D> {
         }
         if turning.moved {
             // While it looks all the time, nobody needs the timer but to hear of what it found.
-            if !turning.mover_waits && !(turning.listener_waits && turning.endpoint.has_accepted()) {
+            if !(turning.mover_waits || turning.listener_waits && turning.endpoint.has_accepted()) {
                 return Ok(());
             }
         } else if turning.endpoint.sleeping() == 0 && !turning.listener_waits {

@@ -55,7 +55,7 @@ type Lanes = Arc<[Arc<Shared<DpdkDevice>>]>;
 static LANES: Mutex<Option<Lanes>> = Mutex::new(None);
 
 /// The lanes of this process's port. It is started once, and stays; then it speaks at the UDP port of its options, or at `udp_port`.
-pub(in crate::datagram) fn lanes(udp_port: u16, options: EndpointOptions) -> Result<Lanes, LinkError> {
+pub(in crate::datagram) fn lanes(udp_port: u16, options: &EndpointOptions) -> Result<Lanes, LinkError> {
     let mut lanes = LANES.lock();
     if let Some(lanes) = &*lanes {
         return Ok(lanes.clone());
