@@ -108,6 +108,15 @@ def test_what_it_tells(system):
     assert system("start").returncode == 1
 
 
+def test_what_programs_count(system):
+    assert system("metrics").stdout == ""
+    for _ in range(2):
+        pydmrpc.init(address="auto")
+        pydmrpc.util.metrics.Counter("started", "programs").inc()
+        pydmrpc.shutdown()
+    assert system("metrics").stdout.splitlines()[-1] == "started_total 2.0"
+
+
 def test_where_nothing_runs(tmp_path):
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     assert dmrpc("status", environment=environment).returncode == 1

@@ -33,11 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start.add_argument("--num-gpus", type=float, help="accelerators, as a number")
     start.add_argument("--resources", type=json.loads, help="whatever else is counted, as JSON")
     start.add_argument("--object-store-memory", type=int, help="bytes of the object store")
+    start.add_argument("--metrics-export-port", type=int, help="port of this host where Prometheus finds the programs' metrics")
     start.add_argument("--block", action="store_true", help="stay in the foreground until it ends")
     stop = commands.add_parser("stop", help="end the system, and all that runs in it")
     stop.add_argument("-f", "--force", action="store_true", help="without waiting for its end")
     commands.add_parser("status", help="what there is and what is occupied")
     commands.add_parser("memory", help="who holds what")
+    commands.add_parser("metrics", help="what programs count, in Prometheus's text format")
     listing = commands.add_parser("list", help="list what there is")
     listing.add_argument("what", choices=_LISTS)
     listing.add_argument("--filter", action="append", default=[], metavar="COLUMN=VALUE", help="only rows with that")
@@ -64,6 +66,7 @@ def _start(options: argparse.Namespace) -> int:
         "num_gpus": options.num_gpus,
         "resources": options.resources,
         "object_store_memory": options.object_store_memory,
+        "_metrics_export_port": options.metrics_export_port,
     }
     log = open(_head.folder() / "head.log", "ab")
     ready, its_end = os.pipe()
@@ -155,6 +158,14 @@ def _memory(_: argparse.Namespace) -> int:
     return 0
 
 
+def _metrics(_: argparse.Namespace) -> int:
+    _join()
+    from pydmrpc.util import metrics
+
+    print(metrics.text(), end="")
+    return 0
+
+
 def _list(options: argparse.Namespace) -> int:
     _join()
     from pydmrpc.util import state
@@ -224,7 +235,15 @@ def _size(count: int) -> str:
     return f"{amount:.1f} GiB"
 
 
-_COMMANDS = {"start": _start, "stop": _stop, "status": _status, "memory": _memory, "list": _list, "top": _top}
+_COMMANDS = {
+    "start": _start,
+    "stop": _stop,
+    "status": _status,
+    "memory": _memory,
+    "metrics": _metrics,
+    "list": _list,
+    "top": _top,
+}
 
 
 if __name__ == "__main__":

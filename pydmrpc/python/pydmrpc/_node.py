@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pydmrpc import _core, _environment, _futures, _head, _runtime
+from pydmrpc import _core, _environment, _futures, _head, _runtime, _tallies
 
 #: Options of Ray's `init` that are taken and ignored.
 _WITHOUT_MEANING = {
     "configure_logging", "dashboard_host", "dashboard_port", "include_dashboard", "job_config", "labels", "local_mode",
     "log_to_driver_filter", "logging_config", "logging_format", "logging_level", "_cluster_id", "_driver_object_store_memory",
-    "_memory", "_metrics_export_port", "_node_ip_address", "_node_name", "_redis_max_memory", "_redis_password", "_system_config",
+    "_memory", "_node_ip_address", "_node_name", "_redis_max_memory", "_redis_password", "_system_config",
     "_temp_dir", "_tracing_startup_hook",
 }  # fmt: skip
 
@@ -59,6 +59,7 @@ def init(
     log_to_driver: bool = True,
     runtime_env: Mapping[str, Any] | None = None,
     object_store_memory: int | None = None,
+    _metrics_export_port: int | None = None,
     **others: Any,
 ) -> Context:
     """Starts a memory node within this process, or joins the one at `address`.
@@ -83,9 +84,11 @@ def init(
         log_to_driver: whether what workers print is printed here.
         runtime_env: variables and working directory of all workers.
         object_store_memory: as `pool`, for programs that say so.
+        _metrics_export_port: port of the loopback interface where `util.metrics` of a session started here are served.
         others: options of Ray that have no meaning here.
 
     Raises:
+        OSError: if the port is taken.
         RuntimeError: if a session runs already, or for options that Ray does not have either.
         NodeUnreachableError: if there is no node at `address`, or none could be started.
         AccessDeniedError: if the token is wrong.
@@ -128,6 +131,12 @@ def init(
             deadline,
             addresses,
         )
+        if _metrics_export_port is not None:
+            try:
+                _runtime.serve_metrics(_metrics_export_port)
+            except OSError:
+                _core.stop()
+                raise
     _environment.current.clear()
     _environment.current.update(environment)
     return _context()
@@ -163,6 +172,8 @@ def shutdown() -> None:
     References of the session can't be used any more; arrays that `get` gave stay readable. At the end of the interpreter it
     is called by itself.
     """
+    _runtime.end_serving()
+    _tallies.end()
     _core.stop()
     _futures.stop()
     _runtime.joined.clear()

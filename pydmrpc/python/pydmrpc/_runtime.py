@@ -8,7 +8,7 @@ import pickle
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydmrpc import _core, _environment, _output
@@ -19,6 +19,8 @@ _number = 0
 options: dict[str, Any] = {}
 #: What the hub of another process told when it was joined; a worker's, too.
 joined: dict[str, Any] = {}
+#: Ends what serves the session's metrics.
+_serving: list[Callable[[], None]] = []
 
 
 def start() -> None:
@@ -63,6 +65,19 @@ def join(path: str) -> None:
     if options.get("log_to_driver", True):
         _output.start()
     _environment.inherited.update(py_modules=[entry or os.getcwd() for entry in sys.path], working_dir=os.getcwd())
+
+
+def serve_metrics(port: int) -> None:
+    """Serves the session's metrics by HTTP until :func:`end_serving`."""
+    from pydmrpc.util import metrics
+
+    _serving.append(metrics.serve(port))
+
+
+def end_serving() -> None:
+    """Ends what :func:`serve_metrics` began."""
+    while _serving:
+        _serving.pop()()
 
 
 def hub_address() -> str:

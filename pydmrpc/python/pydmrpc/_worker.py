@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from pydmrpc import _concurrency, _core, _environment, _generator, _runtime, _task_error, exceptions
+from pydmrpc import _concurrency, _core, _environment, _generator, _runtime, _tallies, _task_error, exceptions
 
 #: The actor that lives here, and what is known of it.
 actor: Any = None
@@ -61,6 +61,7 @@ def leave(error: SystemExit) -> None:
     """Ends this process, as something that runs here wants: with an actor for good."""
     if actor is not None:
         _core._exits()
+    _tallies.tell()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(error.code if isinstance(error.code, int) else 0 if error.code is None else 1)
@@ -202,6 +203,7 @@ def main(settings: dict[str, Any], worker: int, secret: int, environment_id: int
     except SystemExit:
         pass
     finally:
+        _tallies.tell()
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(0)

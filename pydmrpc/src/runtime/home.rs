@@ -11,6 +11,7 @@ use super::nearness::{Habit, current_cpu};
 use super::output::{Lines, Output, Printed};
 use super::payload::Payload;
 use super::peer::{self, Inward, Outgoing, PeerError};
+use super::tallies::Tallies;
 use super::zygote::{News, Recipe, Zygote};
 use dmrpc_fabric::listen::Listener;
 use dmrpc_hub::record::{Record, Who};
@@ -122,6 +123,8 @@ pub(crate) struct Home {
     joined: usize,
     /// Lines that workers printed, for the driver.
     printed: Lines,
+    /// What programs count.
+    pub(crate) tallies: Tallies,
 }
 
 /// What a hub is made of.
@@ -159,6 +162,7 @@ impl Home {
             near: None,
             joined: 0,
             printed: Lines::default(),
+            tallies: Tallies::default(),
         };
         let mut none = Vec::new();
         for client in [OWN, GRANTS] {

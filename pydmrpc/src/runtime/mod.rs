@@ -5,7 +5,7 @@
 //! | `client.rs` | this process as a client: what it tells the hub, its results |
 //! | `slot.rs`, `completions.rs` | results, and who waits for them: threads, event loops |
 //! | `turns.rs`, `nearness.rs` | whose turn it is to read; where one sleeps |
-//! | `home.rs`, `zygote.rs`, `output.rs`, `questions.rs` | the hub's shell: links, processes, what they print, what is asked |
+//! | `home.rs`, `zygote.rs`, `output.rs`, `questions.rs`, `tallies.rs` | the hub's shell: links, processes, what they print, what is asked, what is counted |
 //! | `away.rs`, `peer.rs` | links, seen from a client; their ends |
 //! | `payload.rs`, `packing.rs` | values on their way; arguments and values as bytes |
 //! | `calls.rs` | what Python calls |
@@ -26,6 +26,7 @@ mod payload;
 mod peer;
 mod questions;
 mod slot;
+mod tallies;
 mod turns;
 #[expect(unsafe_code, reason = "sends a signal to a thread, listens to a descriptor of Python's")]
 mod worker;

@@ -6,7 +6,9 @@
 //! | `{"task": [client, number]}` | a task that is not done: its name, what it occupies, its actor |
 //! | `{"title": text}` | that is what the actor of the worker that asks calls itself |
 //! | `{"change": {name: thousandths}}` | so much more of named resources, or less |
+//! | `{"add": {name: [number, …]}}`, `{"set": …}` | so much is added to what programs count under a name, or it is that; numbers are text |
 //! | `"tasks"`, `"actors"`, `"objects"`, `"workers"`, `"names"` | lists |
+//! | `"tallies"` | what programs count, by name |
 //! | `"totals"` | how much there is of everything |
 
 use super::calls::hex;
@@ -32,6 +34,7 @@ pub(crate) fn answer(home: &mut Home, client: &Arc<Client>, from: ClientId, what
         Value::String(list) => match list.as_str() {
             "names" => home.hub.names().map(|((namespace, name), _)| json!([namespace, name])).collect(),
             "totals" => totals(home),
+            "tallies" => home.tallies.rows(),
             "tasks" => home.hub.task_rows().map(|row| task(home, &row)).collect(),
             "actors" => actors(home),
             "objects" => objects(home),
@@ -69,6 +72,14 @@ fn about_one(
         // Longer ones are no titles.
         "title" => {
             home.set_title(from, about.as_str()?.chars().take(200).collect());
+            Some(Value::Bool(true))
+        }
+        "add" => {
+            home.tallies.add(about.as_object()?);
+            Some(Value::Bool(true))
+        }
+        "set" => {
+            home.tallies.set(about.as_object()?);
             Some(Value::Bool(true))
         }
         "change" => {

@@ -1,27 +1,35 @@
-"""Counters, gauges and histograms of a user's program."""
+"""Counters, gauges and histograms of a user's program, for Prometheus and for people.
+
+All processes of a session count together: a counter's value is the sum over them, a gauge's is what one of them set last. They are
+shown by ``dmrpc metrics``, by :func:`text`, and at the port that ``dmrpc start --metrics-export-port`` or
+``init(_metrics_export_port=…)`` names, about a second after they were recorded.
+
+Example::
+
+    requests = Counter("requests", description="answered", tag_keys=("route",))
+    requests.inc(tags={"route": "/"})
+"""
 
 from __future__ import annotations
 
 import bisect
+import itertools
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-#: Different values of tags that one metric keeps: later ones are dropped, so that a mistake in tags does not fill the memory.
-MAX_SERIES = 10_000
+import prometheus_client
+from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from pydmrpc import _tallies
 
-class _Records:
-    """What was recorded of all metrics of a name."""
+#: Boundaries that a histogram has at most.
+MAX_BOUNDARIES = 500
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.lock = threading.Lock()
-        self.series: dict[tuple[tuple[str, str], ...], Any] = {}
-
-
-_registry: dict[str, _Records] = {}
-_registry_lock = threading.Lock()
+#: What each name is in this process.
+_kinds: dict[str, str] = {}
+_kinds_lock = threading.Lock()
 
 
 class Metric:
@@ -38,6 +46,7 @@ class Metric:
     """
 
     kind = "untyped"
+    _boundaries: tuple[float, ...] = ()
 
     def __init__(self, name: str, description: str = "", tag_keys: tuple[str, ...] | None = None) -> None:
         if not isinstance(name, str):
@@ -53,10 +62,10 @@ class Metric:
         self._description = description
         self._tag_keys = keys
         self._default_tags: dict[str, str] = {}
-        with _registry_lock:
-            self._records = _registry.setdefault(name, _Records(self.kind))
-        if self._records.kind != self.kind:
-            raise ValueError(f"{name} is a {self._records.kind} already")
+        with _kinds_lock:
+            kind = _kinds.setdefault(name, self.kind)
+        if kind != self.kind:
+            raise ValueError(f"{name} is a {kind} already")
 
     def set_default_tags(self, default_tags: dict[str, str]) -> Metric:
         """Sets tags that records have which name no others; gives the metric itself.
@@ -96,12 +105,9 @@ class Metric:
             raise ValueError(f"{self._name} needs values of its tags {', '.join(missing)}")
         return tuple(sorted(whole.items()))
 
-    def _record(self, tags: dict[str, str] | None, change: Any) -> None:
-        key = self._tags(tags)
-        with self._records.lock:
-            series = self._records.series
-            if key in series or len(series) < MAX_SERIES:
-                series[key] = change(series.get(key))
+    def _series(self, tags: dict[str, str] | None) -> _tallies.Name:
+        """What the hub knows the numbers of these tags by: all that is needed to show them."""
+        return self.kind, self._name, self._description, self._boundaries, self._tags(tags)
 
     def __reduce__(self) -> Any:
         return _again, (type(self), self._arguments(), self._default_tags)
@@ -130,7 +136,7 @@ class Counter(Metric):
             raise TypeError("value must be a number")
         if value <= 0:
             raise ValueError("value must be greater than 0")
-        self._record(tags, lambda old: (old or 0.0) + value)
+        _tallies.add(self._series(tags), 1, [(0, float(value))])
 
 
 class Gauge(Metric):
@@ -149,14 +155,17 @@ class Gauge(Metric):
             return
         if not isinstance(value, (int, float)):
             raise TypeError("value must be a number")
-        self._record(tags, lambda old: float(value))
+        _tallies.set(self._series(tags), float(value))
 
 
 class Histogram(Metric):
     """How many values fall between which boundaries.
 
     Args:
-        boundaries: upper ends of the buckets, positive and growing.
+        boundaries: upper ends of the buckets, positive and growing, not more than :data:`MAX_BOUNDARIES`.
+
+    Raises:
+        ValueError: if they are not.
     """
 
     kind = "histogram"
@@ -173,7 +182,10 @@ class Histogram(Metric):
             raise ValueError("a histogram needs boundaries")
         if any(boundary <= 0 for boundary in boundaries):
             raise ValueError("boundaries must be greater than 0")
+        if len(boundaries) > MAX_BOUNDARIES:
+            raise ValueError(f"a histogram has not more than {MAX_BOUNDARIES} boundaries")
         self.boundaries = list(boundaries)
+        self._boundaries = tuple(map(float, boundaries))
 
     def observe(self, value: float, tags: dict[str, str] | None = None) -> None:
         """Counts a value.
@@ -184,13 +196,10 @@ class Histogram(Metric):
         """
         if not isinstance(value, (int, float)):
             raise TypeError("value must be a number")
-
-        def count(old: Any) -> Any:
-            counts, total = old or ([0] * (len(self.boundaries) + 1), 0.0)
-            counts[bisect.bisect_left(self.boundaries, value)] += 1
-            return counts, total + value
-
-        self._record(tags, count)
+        # A count for each bucket, one for what is above all, and the sum.
+        buckets = len(self._boundaries) + 1
+        bucket = bisect.bisect_left(self._boundaries, value)
+        _tallies.add(self._series(tags), buckets + 1, [(bucket, 1.0), (buckets, float(value))])
 
     @property
     def info(self) -> dict[str, Any]:
@@ -201,12 +210,85 @@ class Histogram(Metric):
         return self._name, self._description, self.boundaries, self._tag_keys
 
 
-def snapshot() -> dict[str, dict[tuple[tuple[str, str], ...], Any]]:
-    """All that was recorded in this process: by metric, by tags. A histogram's is counts of its buckets and their sum."""
-    with _registry_lock:
-        registered = dict(_registry)
-    taken: dict[str, dict[tuple[tuple[str, str], ...], Any]] = {}
-    for name, records in registered.items():
-        with records.lock:
-            taken[name] = dict(records.series)
-    return taken
+class _Collector:
+    """The session's metrics as Prometheus's client library takes them."""
+
+    def collect(self) -> Iterator[prometheus_client.Metric]:
+        series: dict[str, dict[tuple[tuple[str, str], ...], list[float]]] = {}
+        forms: dict[str, tuple[str, list[float]]] = {}
+        descriptions: dict[str, str] = {}
+        for (kind, name, description, boundaries, tags), numbers in _tallies.totals():
+            if forms.setdefault(name, (kind, boundaries)) != (kind, boundaries):
+                # Of two programs that mean different things by a name, one is shown.
+                continue
+            descriptions.setdefault(name, description)
+            labels = tuple((key, value) for key, value in tags)
+            known = series.setdefault(name, {}).get(labels)
+            if known is not None and kind != "gauge":
+                # They describe it differently.
+                numbers = [a + b for a, b in zip(known, numbers)]
+            series[name][labels] = numbers
+        for name, (kind, boundaries) in forms.items():
+            yield _family(kind, name, descriptions[name], boundaries, series[name])
+
+
+def _family(
+    kind: str,
+    name: str,
+    description: str,
+    boundaries: list[float],
+    series: dict[tuple[tuple[str, str], ...], list[float]],
+) -> Any:
+    keys = sorted({key for labels in series for key, _ in labels})
+    family = _FAMILIES[kind](_allowed(name), description, labels=[_allowed(key) for key in keys])
+    for labels, numbers in series.items():
+        values = [dict(labels).get(key, "") for key in keys]
+        if kind == "histogram":
+            *counts, total = numbers
+            ends = [*map(str, boundaries), "+Inf"]
+            family.add_metric(values, list(zip(ends, itertools.accumulate(counts))), total)
+        else:
+            family.add_metric(values, numbers[0])
+    return family
+
+
+_FAMILIES: dict[str, Callable[..., Any]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
+
+
+def _allowed(name: str) -> str:
+    """A name as all of Prometheus's tools take it."""
+    return re.sub(r"[^a-zA-Z0-9_]|^(?=[0-9])", "_", name)
+
+
+def _registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(_Collector())
+    return registry
+
+
+def text() -> str:
+    """All metrics of the session in Prometheus's text format; none if there is no session.
+
+    Counters have ``_total`` behind their names, as Prometheus wants it.
+    """
+    return prometheus_client.generate_latest(_registry()).decode()
+
+
+def serve(port: int) -> Callable[[], None]:
+    """Serves them by HTTP at a port of this host's loopback interface, until what it gives is called.
+
+    Raises:
+        OSError: if the port is taken.
+    """
+    server, thread = prometheus_client.start_http_server(port, "127.0.0.1", _registry())
+
+    def end() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return end
