@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | `options.rs` | [`DpdkOptions`]: how this process uses it |
 //! | `reserved.rs` | [`Reserved`]: memory that drivers send from where it is |
-//! | `port.rs` | [`Port`]: the port of this process, with the feature `dpdk`, and what its queues share |
-//! | `device.rs` | [`DpdkDevice`]: one of its queues as a device |
+//! | `port.rs` | `Port`: the port of this process, with the feature `dpdk`, and what its queues share |
+//! | `device.rs` | `DpdkDevice`: one of its queues as a device |
 
 #[cfg(feature = "dpdk")]
 mod device;
