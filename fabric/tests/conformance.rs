@@ -373,6 +373,69 @@ fn a_dropped_receiver_is_seen(make: Maker) {
     assert!(matches!(error, LinkError::Closed), "{error}");
 }
 
+/// Whoever looks before each `recv`, and calls it only when there may be something, hears of all that came, however it was
+/// gathered, and of the end. Nothing more is sent meanwhile.
+fn looks_find_all_that_came(make: Maker) {
+    const COUNT: u32 = 40;
+    let (here, there) = make(&LinkOptions::default());
+    let mut receiver = there.receiver;
+    let until = soon();
+    let look = |receiver: &mut dyn dmrpc_fabric::link::Receiver, what: &str| {
+        while !receiver.spin(Duration::ZERO) {
+            assert!(Instant::now() < until, "no look finds {what}");
+            std::thread::yield_now();
+        }
+    };
+    let mut sender = BlockingSender::new(here.sender);
+    for len in [0, 300, 9000] {
+        std::thread::scope(|scope| {
+            let sent = scope.spawn(|| {
+                for number in 0..COUNT {
+                    while let Err(error) = sender.get_mut().try_send(&number.to_le_bytes(), body(pattern(9, len))) {
+                        assert!(matches!(error, TrySendError::Full(_)), "{error}");
+                        sender.flush(soon()).unwrap();
+                    }
+                }
+                sender.flush(soon()).unwrap();
+            });
+            for number in 0..COUNT {
+                let what = format!("message {number} of {len} bytes");
+                loop {
+                    look(&mut *receiver, &what);
+                    match receiver.recv().unwrap() {
+                        Incoming::Empty => continue,
+                        Incoming::Head { head, body_len } => {
+                            assert_eq!(head, number.to_le_bytes());
+                            assert_eq!(body_len, len as u64);
+                            if len == 0 {
+                                break;
+                            }
+                            receiver.place(Buffer::zeroed(len).into());
+                        }
+                        Incoming::Body(target) => {
+                            assert_eq!(Buffer::from_target(target).unwrap().into_vec(), pattern(9, len));
+                            break;
+                        }
+                    }
+                }
+            }
+            sent.join().unwrap();
+        });
+    }
+    drop((sender, here.receiver));
+    loop {
+        look(&mut *receiver, "the end");
+        match receiver.recv() {
+            Ok(Incoming::Empty) => assert!(Instant::now() < until, "the end is not said"),
+            Ok(_) => panic!("more came than was sent"),
+            Err(end) => {
+                assert!(matches!(end, LinkError::Closed), "{end}");
+                break;
+            }
+        }
+    }
+}
+
 /// Over a limit: not sent, and the link goes on.
 fn too_large_is_refused(make: Maker) {
     let (here, there) = make(&LinkOptions::default().max_body_bytes(5000));
@@ -712,7 +775,7 @@ macro_rules! suite {
             suite!(@ $kind $(#[$attribute])*: messages_arrive_whole_and_in_order, many_small_messages, there_and_back, published_one_by_one,
                 full_is_said_and_passes,
                 a_deadline_is_kept, data_before_the_end, a_dropped_sender_ends_one_way, a_dropped_receiver_is_seen,
-                too_large_is_refused, bodies_land_where_they_are_told, bodies_are_let_go,
+                looks_find_all_that_came, too_large_is_refused, bodies_land_where_they_are_told, bodies_are_let_go,
                 under_tokio, in_a_level_triggered_loop $(, $only)*);
         }
     )*};

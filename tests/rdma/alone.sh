@@ -16,6 +16,6 @@ run fabric-one_sided --ignored --test-threads 1
 run fabric-conformance rdma:: --skip fake_ --ignored --test-threads 1
 run python.sh
 run memnode-node_embedded numa --ignored
-# Nothing depends on figures.
-timeout 90 dmrpc-micro --fabric rdma --seconds 0.2 || echo "no figures within a minute and a half"
+# Nothing depends on figures, and on a busy host there may be none in time.
+timeout 90 dmrpc-micro --fabric rdma --seconds 0.2 || echo "no figure: dmrpc-micro ended with $?, or had not after 90 s"
 [ -z "$failed" ] || { echo "failed:$failed"; exit 1; }

@@ -155,8 +155,12 @@ fn drive(cli: &Cli) -> Result<()> {
             eprintln!("{fabric}: skipped: {why}");
             continue;
         }
+        let mut failed_with = |error: anyhow::Error| {
+            eprintln!("{fabric}: no figure: {error:#}");
+            failed.push(fabric.to_string());
+        };
         if fabric == Fabric::Rdma {
-            rows.extend(perftest::run()?);
+            perftest::run().map_or_else(&mut failed_with, |more| rows.extend(more));
         }
         let network = fabric.network()?;
         let mut plan = vec![(What::Messages, None), (What::Memory, None)];
@@ -166,13 +170,8 @@ fn drive(cli: &Cli) -> Result<()> {
         for (what, address) in plan {
             let folder = tempfile::tempdir()?;
             let address = address.map_or_else(|| fabric.address(folder.path()), str::to_owned);
-            match pair(fabric, what, &address, folder.path(), cli.seconds) {
-                Ok(more) => rows.extend(more),
-                Err(error) => {
-                    eprintln!("{fabric}: {error:#}");
-                    failed.push(fabric.to_string());
-                }
-            }
+            pair(fabric, what, &address, folder.path(), cli.seconds)
+                .map_or_else(&mut failed_with, |more| rows.extend(more));
         }
         drop(network);
     }

@@ -3,7 +3,7 @@
 use crate::row::Row;
 use anyhow::{Context, Result, ensure};
 use dmrpc_rdma_sys::{Device, Port, Selection};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Messages there and back, or operations, of one run.
@@ -65,6 +65,18 @@ pub(crate) fn run() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// What a program said that has ended by then, or is killed. It says less than a pipe holds.
+fn ended(mut program: Child, deadline: Instant) -> Result<Output> {
+    while matches!(program.try_wait(), Ok(None)) {
+        if Instant::now() > deadline {
+            program.kill()?;
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(program.wait_with_output()?)
+}
+
 /// Runs both ends of a program; the figures of the client's one line.
 fn pair(program: &str, device: &Device, port: &Port, size: u64, times: u32, more: &[&str]) -> Result<Vec<f64>> {
     let started = || format!("starting {program}");
@@ -81,17 +93,17 @@ fn pair(program: &str, device: &Device, port: &Port, size: u64, times: u32, more
     // Until the server listens a client can't connect.
     let outcome = loop {
         let client = crate::spawn_pinned(command().arg(&host).stdout(Stdio::piped()), 1).with_context(started)?;
-        let output = client.wait_with_output()?;
+        let output = ended(client, deadline)?;
         if output.status.success() {
             break Ok(output);
         }
         if Instant::now() > deadline || !matches!(server.try_wait(), Ok(None)) {
-            let _ = server.kill();
             break Err(output.status);
         }
         std::thread::sleep(Duration::from_millis(50));
     };
-    let _ = server.wait();
+    // It ends with its client.
+    ended(server, if outcome.is_ok() { deadline } else { Instant::now() })?;
     let output = match outcome {
         Ok(output) => output,
         Err(status) => anyhow::bail!("{program} failed: {status}"),

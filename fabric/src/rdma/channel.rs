@@ -48,6 +48,8 @@ const READS: u8 = 16;
 const BATCH: usize = 32;
 /// Pieces of a message that are put into a slot at a time.
 const GATHERED_PIECES: usize = 32;
+/// Of so many looks in vain at what came, one is at the control channel as well.
+const LOOKS_A_LISTENING: u32 = 256;
 /// How long a device may take to give back what was posted to a queue pair in error.
 const FLUSH: Duration = Duration::from_millis(20);
 /// How long what was sent may still be on its way when both halves are gone.
@@ -225,6 +227,8 @@ pub(super) struct State {
     /// How many were taken, and what the peer was told of that, modulo 2^32.
     taken: u32,
     told: u32,
+    /// Looks in vain since the control channel was heard.
+    looks: u32,
     /// What ended, to be told when the lock is free.
     done: Vec<(Operation, Result<(), End>)>,
     end: Option<End>,
@@ -282,6 +286,7 @@ impl Channel {
             arrived: 0,
             taken: 0,
             told: 0,
+            looks: 0,
             done: Vec::new(),
             end: None,
             peer_end: None,
@@ -825,13 +830,24 @@ impl Channel {
         unsafe { std::slice::from_raw_parts(self.slots.at(slot).add(SLOT_HEADER_BYTES), len) }
     }
 
-    /// Whether the receiver has something to say, as far as can be told without sleeping.
+    /// Whether the receiver has something to say besides what is in the slot that it reads. The control channel, which costs a
+    /// system call, is heard at one look of many.
     pub(super) fn has_come(&self) -> bool {
         self.with(|state| {
             // Whoever looks need not be woken.
             state.receiver.asleep = false;
             self.pump(state);
-            !state.came.is_empty() || state.end.is_some() || state.peer_end == Some(state.arrived)
+            let has_come = |state: &State| {
+                !state.came.is_empty()
+                    || state.end.is_some()
+                    || state.peer_gone
+                    || state.peer_end == Some(state.arrived)
+            };
+            if has_come(state) {
+                return true;
+            }
+            state.looks = (state.looks + 1) % LOOKS_A_LISTENING;
+            state.looks == 0 && self.listen(state) && has_come(state)
         })
     }
 

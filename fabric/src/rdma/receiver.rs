@@ -159,6 +159,10 @@ impl Receiver for RdmaReceiver {
     }
 
     fn spin(&mut self, budget: Duration) -> bool {
+        // The next message may have come in the slot of the last.
+        if self.slot.is_some_and(|(_, len, read)| read < len) {
+            return true;
+        }
         // What is there already is found without a look at the clock.
         let mut until = None;
         while !self.handle.channel().has_come() {
