@@ -358,24 +358,26 @@ fn a_message_over_the_limit_is_refused() {
 fn a_caller_survives_its_server() {
     let rig = rig();
     let directory = tempfile::tempdir().expect("a directory");
-    let address = format!("unix://{}/raw", directory.path().display());
-    let mut listener = Listener::bind(&address.parse().expect("parses"), &LinkOptions::default()).expect("listens");
-    let connect = |within| {
+    // Each time at an address of its own: at the same one, a link that has just ended may still be taken for a good one.
+    let connect = |name: &str, within| {
+        let address = format!("unix://{}/{name}", directory.path().display());
+        let listener = Listener::bind(&address.parse().expect("parses"), &LinkOptions::default()).expect("listens");
         let (system, address) = (rig.system.clone(), format!("{address}#adder"));
-        rig.runtime.spawn(async move {
+        let connecting = rig.runtime.spawn(async move {
             let connecting = system.connect::<Adder>(&address);
             tokio::time::timeout(within, connecting).await.map(|connected| connected.map(drop))
-        })
+        });
+        (listener, connecting)
     };
 
     // Nothing.
-    let silent = connect(Duration::from_millis(100));
+    let (mut listener, silent) = connect("silent", Duration::from_millis(100));
     let link = listener.accept(soon()).expect("connected");
     assert!(rig.runtime.block_on(silent).expect("no panic").is_err(), "nothing came, and nobody waits for ever");
     drop(link);
 
     // An answer to another question.
-    let confused = connect(Duration::from_secs(60));
+    let (mut listener, confused) = connect("confused", Duration::from_secs(60));
     let mut raw = Raw::new(listener.accept(soon()).expect("connected"));
     raw.send(&hello());
     assert_eq!((raw.recv().expect("a hello")[0], raw.recv().expect("a lookup")[0]), (HELLO, LOOKUP));
@@ -384,7 +386,7 @@ fn a_caller_survives_its_server() {
     assert!(matches!(connected, Err(ActorError::Unreachable { .. })), "{connected:?}");
 
     // It goes in the middle.
-    let left = connect(Duration::from_secs(60));
+    let (mut listener, left) = connect("left", Duration::from_secs(60));
     let mut raw = Raw::new(listener.accept(soon()).expect("connected"));
     raw.send(&hello());
     raw.recv().expect("a hello");
@@ -393,7 +395,7 @@ fn a_caller_survives_its_server() {
     assert!(matches!(connected, Err(ActorError::Unreachable { .. })), "{connected:?}");
 
     // An error of a later version.
-    let newer = connect(Duration::from_secs(60));
+    let (mut listener, newer) = connect("newer", Duration::from_secs(60));
     let mut raw = Raw::new(listener.accept(soon()).expect("connected"));
     raw.send(&hello());
     raw.recv().expect("a hello");

@@ -6,6 +6,8 @@ use dmrpc_fabric::blocking::{BlockingReceiver, BlockingSender};
 use dmrpc_fabric::buffer::Buffer;
 use dmrpc_fabric::link::{Body, Incoming, Link, LinkError};
 use dmrpc_fabric::listen::{Listener, connect};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -69,6 +71,13 @@ fn the_other_process() {
     } else {
         connect(&url.parse().unwrap(), &options(), soon()).unwrap()
     };
+    if role.ends_with("dies") {
+        let mut receiver = BlockingReceiver::new(link.receiver);
+        receiver.recv(soon()).unwrap();
+        link.sender.try_send(b"last", Body::new()).unwrap();
+        assert!(link.sender.flush().unwrap());
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+    }
     if role.ends_with("talks") {
         // Four messages and a part of one.
         for number in 0..4u8 {
@@ -136,6 +145,28 @@ fn data_before_the_end(scheme: &str, role: &str) {
         _ => panic!("the rest of what it sent, or the end"),
     }
     assert!(matches!(receiver.recv(soon()), Err(LinkError::Closed)));
+}
+
+/// Whoever is told of the last message and of the end at once, and then not again, hears of both.
+#[test]
+fn shm_the_end_comes_with_the_last_message() {
+    let (link, mut victim, _folder) = link_to("unix", "accept and dies");
+    let Link { mut sender, mut receiver, .. } = link;
+    receiver.edge_triggered(true);
+    let edges = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    for interest in receiver.interests() {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&edges, interest.fd, epoll::EventData::new_u64(0), flags).unwrap();
+    }
+    assert!(matches!(receiver.recv().unwrap(), Incoming::Empty));
+    sender.try_send(b"go", Body::new()).unwrap();
+    assert!(sender.flush().unwrap());
+    victim.0.wait().unwrap();
+    let mut events = Vec::with_capacity(4);
+    epoll::wait(&edges, spare_capacity(&mut events), None).unwrap();
+    assert_eq!(events.len(), 2, "the bell and the end");
+    assert!(matches!(receiver.recv().unwrap(), Incoming::Head { head: b"last", .. }));
+    assert!(matches!(receiver.recv(), Err(LinkError::Closed)));
 }
 
 /// Both halves that wait when it dies are woken.

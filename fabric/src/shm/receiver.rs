@@ -26,6 +26,9 @@ pub(super) struct ShmReceiver {
     pub(super) space: Bell,
     /// Whether `data` was asked for.
     pub(super) waiting: bool,
+    /// Whether it was since anybody looked whether the peer lives: whoever waits on edges was perhaps told of its end together with
+    /// the last message, and is not told again.
+    pub(super) slept: bool,
     pub(super) lifeline: Lifeline,
     pub(super) channel: Arc<OwnedFd>,
     pub(super) kept: Vec<(u32, OwnedFd)>,
@@ -157,7 +160,10 @@ impl ShmReceiver {
                 self.lifeline.look()?;
             }
             self.still();
+        } else if self.edges && self.slept {
+            self.lifeline.look()?;
         }
+        self.slept = true;
         let released = self.consumer.release();
         self.consumer.prepare_wait();
         self.waiting = true;

@@ -153,6 +153,7 @@ impl Kit {
             data: in_data,
             space: in_space,
             waiting: false,
+            slept: false,
             lifeline: receiving,
             channel,
             kept: Vec::new(),
