@@ -208,6 +208,8 @@ fn published_one_by_one(make: Maker) {
     const COUNT: u32 = 3000;
     let (mut here, there) = make(&LinkOptions::default());
     let (turn, turns) = std::sync::mpsc::channel();
+    // Until the sender has flushed the last one, which may be after that came.
+    let mut receiver = BlockingReceiver::new(there.receiver);
     std::thread::scope(|scope| {
         scope.spawn(move || {
             for number in 0..COUNT {
@@ -226,7 +228,6 @@ fn published_one_by_one(make: Maker) {
                 }
             }
         });
-        let mut receiver = BlockingReceiver::new(there.receiver);
         for number in 0..COUNT {
             let until = soon();
             if number % 7 < 4 {

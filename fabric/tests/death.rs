@@ -4,11 +4,12 @@ use bytes::Bytes;
 use dmrpc_fabric::LinkOptions;
 use dmrpc_fabric::blocking::{BlockingReceiver, BlockingSender};
 use dmrpc_fabric::buffer::Buffer;
-use dmrpc_fabric::link::{Body, Incoming, Link, LinkError};
+use dmrpc_fabric::link::{Body, Incoming, Interest, Link, LinkError};
 use dmrpc_fabric::listen::{Listener, connect};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -76,7 +77,20 @@ fn the_other_process() {
         receiver.recv(soon()).unwrap();
         link.sender.try_send(b"last", Body::new()).unwrap();
         assert!(link.sender.flush().unwrap());
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+        die();
+    }
+    if role.ends_with("reads") {
+        let mut receiver = BlockingReceiver::new(link.receiver);
+        receiver.recv(soon()).unwrap();
+        // Only when the other waits for room.
+        let until = soon();
+        while !Path::new(&go(&url)).exists() {
+            assert!(Instant::now() < until, "nobody says go");
+            std::thread::yield_now();
+        }
+        receiver.get_mut().place(Buffer::zeroed(BODY_BYTES).into());
+        assert!(matches!(receiver.get_mut().recv().unwrap(), Incoming::Empty));
+        die();
     }
     if role.ends_with("talks") {
         // Four messages and a part of one.
@@ -88,6 +102,16 @@ fn the_other_process() {
     }
     say_ready("for the end");
     std::thread::sleep(Duration::from_secs(120));
+}
+
+/// The file that says so to who listens at `url`.
+fn go(url: &str) -> String {
+    format!("{}-go", url.trim_start_matches("unix://"))
+}
+
+fn die() -> ! {
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+    unreachable!("killed");
 }
 
 fn say_ready(with: &str) {
@@ -147,24 +171,46 @@ fn data_before_the_end(scheme: &str, role: &str) {
     assert!(matches!(receiver.recv(soon()), Err(LinkError::Closed)));
 }
 
+/// Waits until both descriptors of a half became ready, edge-triggered, and the other process is gone.
+fn both_edges(interests: &[Interest<'_>], act: impl FnOnce()) {
+    let edges = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    for interest in interests {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&edges, interest.fd, epoll::EventData::new_u64(0), flags).unwrap();
+    }
+    act();
+    let mut events = Vec::with_capacity(4);
+    epoll::wait(&edges, spare_capacity(&mut events), None).unwrap();
+    assert_eq!(events.len(), 2, "the bell and the end");
+}
+
+/// Whoever is told of room and of the end at once, and then not again, hears of the end.
+#[test]
+fn shm_the_end_comes_with_the_last_room() {
+    let (link, mut victim, folder) = link_to("unix", "accept and reads");
+    // The other half lives as long.
+    let Link { mut sender, receiver: _receiver, .. } = link;
+    sender.try_send(b"long", body(BODY_BYTES)).unwrap();
+    assert!(!sender.flush().unwrap());
+    both_edges(&sender.interests(), || {
+        std::fs::write(go(&url("unix", &folder)), "").unwrap();
+        victim.0.wait().unwrap();
+    });
+    assert!(matches!(sender.flush(), Err(LinkError::Closed)));
+}
+
 /// Whoever is told of the last message and of the end at once, and then not again, hears of both.
 #[test]
 fn shm_the_end_comes_with_the_last_message() {
     let (link, mut victim, _folder) = link_to("unix", "accept and dies");
     let Link { mut sender, mut receiver, .. } = link;
     receiver.edge_triggered(true);
-    let edges = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-    for interest in receiver.interests() {
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&edges, interest.fd, epoll::EventData::new_u64(0), flags).unwrap();
-    }
     assert!(matches!(receiver.recv().unwrap(), Incoming::Empty));
-    sender.try_send(b"go", Body::new()).unwrap();
-    assert!(sender.flush().unwrap());
-    victim.0.wait().unwrap();
-    let mut events = Vec::with_capacity(4);
-    epoll::wait(&edges, spare_capacity(&mut events), None).unwrap();
-    assert_eq!(events.len(), 2, "the bell and the end");
+    both_edges(&receiver.interests(), || {
+        sender.try_send(b"go", Body::new()).unwrap();
+        assert!(sender.flush().unwrap());
+        victim.0.wait().unwrap();
+    });
     assert!(matches!(receiver.recv().unwrap(), Incoming::Head { head: b"last", .. }));
     assert!(matches!(receiver.recv(), Err(LinkError::Closed)));
 }

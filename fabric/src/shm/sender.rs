@@ -187,14 +187,14 @@ impl Sender for ShmSender {
             self.space.still();
         }
         if self.waiting {
-            if self.producer.still_waits() {
-                // Nobody rang, and still we are asked: it may have been the lifeline, or a ring that came late.
-                self.space.still();
-                self.lifeline.look()?;
-                self.alive()?;
-            } else {
+            let rung = !self.producer.still_waits();
+            self.space.still();
+            // If nobody rang it may have been the lifeline; whoever rang may have died since, of which a caller that waits on edges
+            // is told only once.
+            self.lifeline.look()?;
+            self.alive()?;
+            if rung {
                 self.waiting = false;
-                self.space.still();
             }
         }
         loop {
