@@ -230,7 +230,7 @@ fn pickle<'py>(value: &Bound<'py, PyAny>) -> PyResult<Pickled<'py>> {
             return Err(error);
         }
     }
-    pickle_with(CLOUDPICKLE.import(py, "cloudpickle", "dumps")?, value).map_err(|error| {
+    pickle_with(CLOUDPICKLE.import(py, "pydmrpc._pickling", "dumps")?, value).map_err(|error| {
         let place = py.import("pydmrpc._pickling").and_then(|module| module.call_method1("locate", (value,)));
         match place.and_then(|place| place.extract::<Option<String>>()) {
             Ok(Some(place)) => errors::with_note(py, error, &place),

@@ -70,6 +70,19 @@ impl Kind {
         [Scalar, Str, Bytes, ByteArray, Array, Memory, Pickle].into_iter().find(|kind| *kind as u8 == byte)
     }
 
+    /// What programs call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Scalar => "scalar",
+            Kind::Str => "str",
+            Kind::Bytes => "bytes",
+            Kind::ByteArray => "bytearray",
+            Kind::Array => "array",
+            Kind::Memory => "memoryview",
+            Kind::Pickle => "pickle",
+        }
+    }
+
     /// Whether the value is the payload.
     pub(crate) fn has_payload(self) -> bool {
         !matches!(self, Kind::Scalar | Kind::Pickle)

@@ -12,6 +12,7 @@
 //! | `sharing.rs` | how many pages two objects have in common |
 //! | `form.rs` | what the bytes of a reference are, and what an index names |
 //! | `objectref.rs`, `stored.rs`, `edit.rs` | references, what they are to, edits; `put` and `get` |
+//! | `held.rs`, `site.rs` | what this process has references to, and where they came to be |
 //! | `runtime/` | tasks and actors: hub, workers, results |
 //! | `actor.rs`, `message.rs` | calls to actors of any language, and what travels to and from actors of any language |
 //! | `client.rs` | the store of this process |
@@ -35,6 +36,7 @@ mod foreign;
 #[expect(unsafe_code, reason = "leaves a value undropped")]
 mod fork;
 mod form;
+mod held;
 mod layout;
 mod message;
 #[expect(unsafe_code, reason = "lends memory to numpy")]
@@ -48,6 +50,7 @@ mod region;
 mod runtime;
 mod scalars;
 mod sharing;
+mod site;
 mod stored;
 mod wait;
 
@@ -74,7 +77,7 @@ mod _core {
     use crate::page_buffer::PageBuffer;
     #[pymodule_export]
     use crate::runtime::{
-        _actor, _ask, _define, _exits, _hub_address, _interrupted, _join, _own_actor, _serve, _take_interrupted,
+        _actor, _ask, _define, _exits, _held, _hub_address, _interrupted, _join, _own_actor, _serve, _take_interrupted,
         _take_printed, _work, ActorRef, Call, Calls, Completions, Method, Task, cancel, create_actor, current,
         get_named, kill, wait,
     };

@@ -244,7 +244,7 @@ impl<'a> Reader<'a> {
         let number = u32::from_le_bytes(self.array(py)?);
         let reference = self.refs.get(number as usize).filter(|_| kind == REF_EXTENSION);
         let reference = reference.ok_or_else(|| malformed(py, "a reference that did not come along"))?;
-        Ok(Bound::new(py, ObjectRef::received(reference.clone()))?.into_any())
+        Ok(Bound::new(py, ObjectRef::received(py, reference.clone()))?.into_any())
     }
 }
 

@@ -62,8 +62,8 @@ impl From<Arc<Slot>> for ObjectRef {
 
 impl ObjectRef {
     /// A reference that came from somewhere else.
-    pub(crate) fn received(any: AnyRef) -> Self {
-        Stored::received(any).into()
+    pub(crate) fn received(py: Python<'_>, any: AnyRef) -> Self {
+        Stored::received(any).listed(py).into()
     }
 
     /// What it is to.
@@ -371,13 +371,13 @@ pub(crate) fn redeem(py: Python<'_>, text: &str) -> PyResult<ObjectRef> {
     if let Some(rest) = text.strip_prefix(INLINE_PREFIX) {
         let (form, bytes) = rest.split_once('-').ok_or_else(no_grant)?;
         let (form, bytes) = (from_hex(form).ok_or_else(no_grant)?, from_hex(bytes).ok_or_else(no_grant)?);
-        return Ok(inline(py, &bytes, &form)?.into());
+        return Ok(inline(py, &bytes, &form)?.listed(py).into());
     }
     if let Some(rest) = text.strip_prefix(STORED_PREFIX) {
         let (form, grant) = rest.split_once('-').ok_or_else(no_grant)?;
         return _from_grant(py, grant, &from_hex(form).ok_or_else(no_grant)?);
     }
-    redeem_any(py, text).map(ObjectRef::received)
+    Ok(ObjectRef::received(py, redeem_any(py, text)?))
 }
 
 fn redeem_any(py: Python<'_>, text: &str) -> PyResult<AnyRef> {
@@ -409,7 +409,7 @@ fn inline(py: Python<'_>, bytes: &[u8], form: &[u8]) -> PyResult<Stored> {
 #[pyfunction]
 pub(crate) fn _from_bytes(py: Python<'_>, bytes: &[u8], form: &[u8], name: (u64, u64, u64)) -> PyResult<ObjectRef> {
     let (process, number, start) = name;
-    Ok(inline(py, bytes, form)?.named(Name { process, number, start }).into())
+    Ok(inline(py, bytes, form)?.named(Name { process, number, start }).listed(py).into())
 }
 
 /// What a pickled reference becomes.
@@ -417,7 +417,7 @@ pub(crate) fn _from_bytes(py: Python<'_>, bytes: &[u8], form: &[u8], name: (u64,
 pub(crate) fn _from_grant(py: Python<'_>, grant: &str, form: &[u8]) -> PyResult<ObjectRef> {
     let any = redeem_any(py, grant)?;
     let form = Form::decode(form, any.byte_len() as usize).map_err(|error| errors::malformed(py, error))?;
-    Ok(Stored::new(any, form).into())
+    Ok(Stored::new(any, form).listed(py).into())
 }
 
 /// What a reference in the arguments or the value of a task becomes: the `place`-th of those that came with it.
@@ -427,7 +427,7 @@ pub(crate) fn _lent(py: Python<'_>, place: usize, form: &[u8]) -> PyResult<Objec
         errors::named(py, "MalformedError", "a pickle of a task's arguments or value, read outside of it")
     })?;
     let form = Form::decode(form, any.byte_len() as usize).map_err(|error| errors::malformed(py, error))?;
-    Ok(Stored::new(any, form).into())
+    Ok(Stored::new(any, form).listed(py).into())
 }
 
 /// What a pickled reference to a result becomes.
@@ -444,7 +444,7 @@ pub(crate) fn put(value: &Bound<'_, PyAny>) -> PyResult<ObjectRef> {
         let message = "an ObjectRef is stored already; put([ref]) stores a list with the reference in it";
         return Err(PyTypeError::new_err(message));
     }
-    Ok(store(Plan::new(value)?, py)?.into())
+    Ok(store(Plan::new(value)?, py)?.listed(py).into())
 }
 
 /// Stores what `plan` describes.

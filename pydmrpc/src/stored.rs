@@ -9,17 +9,20 @@ use crate::decode;
 use crate::errors;
 use crate::fork::Native;
 use crate::form::{self, Form};
+use crate::held::Held;
 use crate::layout::{ArrayForm, Kind, MAX_FORM_BYTES, Malformed, Order, TAIL_BYTES, Trailer};
 use crate::numpy;
 use crate::objectref::ObjectRef;
 use crate::region::Region;
 use crate::sharing::Pages;
+use crate::site::Site;
 use crate::wait::{Deadline, wait};
-use dmrpc_objstore::{AnyRef, Codec, StoreError};
+use dmrpc_objstore::{AnyRef, Codec, ObjectId, StoreError};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
+use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,6 +45,35 @@ pub(crate) struct Stored {
     /// References inside the value.
     #[expect(dead_code, reason = "they are only owned")]
     kept: Vec<Py<ObjectRef>>,
+    /// Its entry among what this process holds, if a user's program has it.
+    #[expect(dead_code, reason = "it is only owned")]
+    held: Option<Native<Held>>,
+}
+
+/// What tells an object or a part of one apart, for logs and lists.
+#[derive(Clone, Copy)]
+pub(crate) enum Identity {
+    /// In a memory node.
+    Whole(ObjectId),
+    /// Bytes of such: start and length.
+    Part(ObjectId, u64, u64),
+    /// With the reference.
+    Inline(Name),
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(id) | Self::Part(id, ..) => {
+                write!(f, "{:08x}{:08x}{:08x}", id.node().0, id.slot(), id.generation())?;
+            }
+            Self::Inline(Name { process, number, start }) => write!(f, "{process:016x}{number:016x}{start:016x}")?,
+        }
+        match self {
+            Self::Part(_, start, len) => write!(f, "{start:016x}{len:016x}"),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What tells inline objects, which have no id, apart: whose bytes, and where in them.
@@ -111,7 +143,19 @@ impl Stored {
             name: Name::new(),
             origin: None,
             kept: Vec::new(),
+            held: None,
         }
+    }
+
+    /// The same, listed among what this process holds.
+    pub(crate) fn listed(self, py: Python<'_>) -> Self {
+        let kind = match (&self.form, self.head.get()) {
+            (Form::Array(kind, _) | Form::Bytes(kind), _) | (Form::Value, Some(Head { kind, .. })) => kind.name(),
+            (Form::Value, None) => "value",
+            (Form::Raw, _) => "raw",
+        };
+        let held = Held::new(self.identity(), self.any.byte_len(), kind, Site::here(py));
+        Self { held: Some(Native::new(held)), ..self }
     }
 
     /// A reference that came from somewhere else.
@@ -124,10 +168,8 @@ impl Stored {
     pub(crate) fn edited(&self, py: Python<'_>, any: AnyRef) -> PyResult<Self> {
         let edited = Self::new(any.with_codec(self.any.codec()), self.form.clone());
         let edited = Self { origin: Some(Arc::new(Pages::of(py, &self.any)?)), ..edited };
-        match self.head.get() {
-            Some(head) => Ok(Self { head: head.clone().into(), ..edited }),
-            None => Ok(edited),
-        }
+        let head = self.head.clone();
+        Ok(Self { head, ..edited }.listed(py))
     }
 
     /// The pages of the object that this one was made of, if it was made here.
@@ -221,7 +263,9 @@ impl Stored {
             name,
             origin: None,
             kept: Vec::new(),
-        })
+            held: None,
+        }
+        .listed(py))
     }
 
     /// The value.
@@ -263,15 +307,7 @@ impl Stored {
             Form::Bytes(kind) | Form::Array(kind, _) => *kind,
             Form::Value => self.head(py)?.kind,
         };
-        Ok(match kind {
-            Kind::Scalar => "scalar",
-            Kind::Str => "str",
-            Kind::Bytes => "bytes",
-            Kind::ByteArray => "bytearray",
-            Kind::Array => "array",
-            Kind::Memory => "memoryview",
-            Kind::Pickle => "pickle",
-        })
+        Ok(kind.name())
     }
 
     /// Size in bytes: of an array's items, of the bytes or the text, else of the stored object.
@@ -379,13 +415,14 @@ impl Stored {
 
     /// A name for logs, which is no capability: hex digits, different for different objects and parts.
     pub(crate) fn hex(&self) -> String {
+        self.identity().to_string()
+    }
+
+    fn identity(&self) -> Identity {
         match self.any.id() {
-            Some(id) => {
-                let (start, len) = (self.name.start, self.any.byte_len());
-                let id = format!("{:08x}{:08x}{:08x}", id.node().0, id.slot(), id.generation());
-                if self.form == Form::Value { id } else { format!("{id}{start:016x}{len:016x}") }
-            }
-            None => format!("{:016x}{:016x}{:016x}", self.name.process, self.name.number, self.name.start),
+            Some(id) if self.form == Form::Value => Identity::Whole(id),
+            Some(id) => Identity::Part(id, self.name.start, self.any.byte_len()),
+            None => Identity::Inline(self.name),
         }
     }
 

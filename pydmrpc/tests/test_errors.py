@@ -28,7 +28,9 @@ def test_raised(runtime):
         get(divide.remote(1, 0))
     assert isinstance(caught.value, RayTaskError)
     assert isinstance(caught.value.cause, ZeroDivisionError)
-    assert "in divide" in str(caught.value)
+    # Also of code that travelled: the file, so that Python shows the line.
+    assert f'File "{__file__}", line' in str(caught.value)
+    assert "in divide\n    return a / b" in str(caught.value)
     with pytest.raises(ZeroDivisionError):
         get(divide.remote(divide.remote(1, 0), 1))
 

@@ -22,7 +22,6 @@ DIFFERENCES: dict[str, str] = {
     "bytes_of_every_kind": "a bytearray comes back as one; Ray makes it bytes",
     "refs_after_shutdown": "a small value travels with its reference, and can be read for as long as that is there",
     "a_store_that_is_full": "the store is a limit here; Ray spills to disk",
-    "state_lists_the_rest": "what was put and never left its process is not listed: the hub does not hear of it",
     "state_gets_one": "a wrong filter is a ValueError; Ray raises a pydantic error",
     "workers_go_when_their_driver_is_killed": "workers end with the driver that is killed; Ray's are still there 40 seconds later",
 }

@@ -136,8 +136,8 @@ impl<P: Clone> Hub<P> {
         self.workers.get(worker)?.runs
     }
 
-    /// Results: each with how many keep it, the value if it is there, and which clients hold it.
-    pub fn result_rows(&self) -> impl Iterator<Item = (ResultId, u32, Option<&P>, Vec<ClientId>)> {
+    /// Results: each with the value if it is there, and which clients hold it.
+    pub fn result_rows(&self) -> impl Iterator<Item = (ResultId, Option<&P>, Vec<ClientId>)> {
         self.results.rows()
     }
 

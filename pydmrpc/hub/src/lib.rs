@@ -15,6 +15,8 @@
 //! | `workers.rs` | processes that run tasks and actors |
 //! | `hub/` | the events, and what they do: to clients, to tasks, with what workers say, to actors; who runs what |
 //! | `history.rs` | what there is and was, for people |
+//! | `census.rs` | questions that all clients answer |
+//! | `grants.rs` | results that are kept for a while, though no client holds them |
 //! | `numbered.rs` | tables by numbers that clients give |
 //! | `record.rs` | what travels on the links, as bytes |
 //!
@@ -28,7 +30,9 @@
 #![forbid(unsafe_code)]
 
 mod actors;
+mod census;
 mod event;
+mod grants;
 mod history;
 mod hub;
 mod id;
@@ -44,7 +48,9 @@ mod streams;
 mod tasks;
 mod workers;
 
+pub use census::{Censuses, Ended};
 pub use event::{Action, ActorSpec, CallSpec, Event, Failure, Now, Outcome, TaskSpec, Work};
+pub use grants::Grants;
 pub use history::{ActorRow, TaskRow};
 pub use hub::{Hub, HubOptions, Totals};
 pub use id::{ActorId, ClientId, FunctionId, ResultId, TaskId, WorkerId};

@@ -289,6 +289,18 @@ pub enum Record<'a> {
         /// Results that the client is given with it, once each.
         given: Results,
     },
+    /// The hub asks what the client holds.
+    Census {
+        /// The hub's number of it.
+        number: u64,
+    },
+    /// What a client says to that.
+    Holdings {
+        /// The hub's number of it.
+        number: u64,
+        /// What it holds; the programs' affair.
+        what: &'a [u8],
+    },
     /// The receiver is done with loans of the sender.
     Loans(SmallVec<[u64; 4]>),
 }
@@ -300,7 +312,7 @@ macro_rules! kinds {
 kinds! {
     HELLO = 1 WELCOME = 2 FUNCTION = 3 SUBMIT = 4 CREATE = 5 CALL = 6 RUN = 7 FINISHED = 8 YIELDED = 9 DELIVER = 10 WANT = 11 HOLD = 12
     GRANT = 13 RELEASE = 14 BLOCKED = 15 UNBLOCKED = 16 RECALL = 17 RETURNED = 18 INTERRUPT = 19 CANCEL = 20 KILL = 21 EXIT = 22
-    EXITS = 23 ASK = 24 ANSWER = 25 LOANS = 26 NEAR = 27 PRINTED = 28
+    EXITS = 23 ASK = 24 ANSWER = 25 LOANS = 26 NEAR = 27 PRINTED = 28 CENSUS = 29 HOLDINGS = 30
 }
 
 /// In `flags`: there is an actor, a parent, a name.
@@ -545,6 +557,11 @@ impl<'a> Record<'a> {
                 to.results(given);
                 to.bytes(what);
             }
+            Record::Census { number } => to.plain(CENSUS, 0, 0, *number),
+            Record::Holdings { number, what } => {
+                to.plain(HOLDINGS, 0, 0, *number);
+                to.bytes(what);
+            }
             Record::Loans(numbers) => {
                 to.plain(LOANS, 0, numbers.len(), 0);
                 for &number in numbers {
@@ -654,6 +671,8 @@ impl<'a> Record<'a> {
                 let given = from.results()?;
                 Record::Answer { number: id, what: from.bytes()?, given }
             }
+            CENSUS => Record::Census { number: id },
+            HOLDINGS => Record::Holdings { number: id, what: from.bytes()? },
             LOANS => Record::Loans((0..count).map(|_| from.u64()).collect::<Result<_, _>>()?),
             _ => return Err(Malformed("of no known kind")),
         };
@@ -832,6 +851,8 @@ mod tests {
             Record::Exits,
             Record::Ask { number: 1, what: b"what" },
             Record::Answer { number: 1, what: b"that", given: smallvec![result] },
+            Record::Census { number: 5 },
+            Record::Holdings { number: 5, what: b"these" },
             Record::Loans(smallvec![1, 2]),
             Record::Yielded { result, outcome: Came { value: Ok(value), contains: smallvec![] } },
         ];

@@ -215,11 +215,11 @@ impl<P: Clone> Results<P> {
         Some(Waiters { clients: std::mem::take(&mut promise.wanted_by), tasks: std::mem::take(&mut promise.needed_by) })
     }
 
-    /// Every result: how many keep it, its value, who holds it.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = (ResultId, u32, Option<&P>, Vec<ClientId>)> {
+    /// Every result: its value, who holds it.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (ResultId, Option<&P>, Vec<ClientId>)> {
         self.promises.iter().map(|(id, promise)| {
             let value = promise.outcome.as_ref().and_then(|outcome| outcome.value.as_ref().ok());
-            (id, promise.keepers, value, promise.holders.iter().map(|&(client, _)| client).collect())
+            (id, value, promise.holders.iter().map(|&(client, _)| client).collect())
         })
     }
 

@@ -19,6 +19,8 @@ from pydmrpc import _head
 _START_S, _STOP_S = 30.0, 10.0
 #: Seconds between two pictures of ``dmrpc top``.
 _TOP_S = 2.0
+#: Seconds that processes may take to say what they hold.
+_ANSWER_S = 5.0
 
 _LISTS = ("actors", "tasks", "objects", "workers", "nodes", "jobs", "placement-groups")
 
@@ -140,22 +142,34 @@ def _memory(_: argparse.Namespace) -> int:
     dmrpc = _join()
     from pydmrpc.util import state
 
-    names = {row.client: f"{row.runs or 'worker'} (pid {row.pid})" for row in state.list_workers(limit=None)}
-    rows = [
-        {
-            "object": row.object_id,
-            "bytes": row.object_size,
-            "state": row.task_status,
-            "held by": ", ".join(names.get(holder, "driver") for holder in row.holders) or "values and tasks",
-        }
-        for row in state.list_objects(limit=None)
-    ]
-    _table(rows)
+    runs = {row.pid: row.runs for row in state.list_workers(limit=None)}
+    rows = sorted(state.list_objects(limit=None, timeout=_ANSWER_S), key=lambda row: -row.object_size)
+    _table(
+        [
+            {
+                "object": row.object_id,
+                "bytes": row.object_size,
+                "kind": row.kind,
+                "state": row.task_status,
+                "held by": _holder(row, runs),
+                "since": row.call_site,
+            }
+            for row in rows
+            if row.pid != os.getpid()
+        ]
+    )
     memory = dmrpc.memory()
     print(f"\n{memory.objects} objects of the store: {_size(memory.used)} used, {_size(memory.logical)} if nothing was shared,")
     print(f"{_size(memory.leased)} ready for objects to come, of {_size(memory.pool)};", end=" ")
     print(f"{memory.sessions} processes, {memory.holds} holds")
     return 0
+
+
+def _holder(row: dict[str, Any], runs: dict[int, str | None]) -> str:
+    """Who holds an object, for people."""
+    if row["pid"] is None:
+        return {"PICKLED": "a pickle"}.get(row["reference_type"], "values and tasks")
+    return f"{runs.get(row['pid']) or row['type'].lower()} (pid {row['pid']})"
 
 
 def _metrics(_: argparse.Namespace) -> int:

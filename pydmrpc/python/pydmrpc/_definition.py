@@ -6,8 +6,6 @@ import functools
 import hashlib
 from typing import Any
 
-import cloudpickle
-
 from pydmrpc import _pickling
 
 
@@ -18,7 +16,7 @@ def pickled(what: Any) -> bytes:
         TypeError: if it refers to what can't be pickled, with the way to that in a note.
     """
     try:
-        return bytes(cloudpickle.dumps(what, protocol=5))
+        return _pickling.dumps(what, protocol=5)
     except Exception as error:
         place = _pickling.locate(what)
         message = f"Could not serialize {what!r}: {error}" + (f" ({place})" if place else "")

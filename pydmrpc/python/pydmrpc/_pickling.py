@@ -1,15 +1,44 @@
-"""Where in a value the part is that can't be pickled."""
+"""Pickling what plain pickle can't, and where in a value the part is that can't be pickled at all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import io
+import types
+from collections.abc import Callable, Iterator
+from typing import IO, Any
 
 import cloudpickle
 
 #: How deep, and at how many parts, is looked before giving up: it is a help for people, not a search.
 _MAX_DEPTH = 20
 _MAX_PARTS = 10_000
+
+
+def _reduce_code(code: types.CodeType) -> tuple[Any, ...]:
+    make, args = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
+    return _code_of, (make, args, code.co_filename)
+
+
+def _code_of(make: Callable[..., types.CodeType], args: tuple[Any, ...], filename: str) -> types.CodeType:
+    return make(*args).replace(co_filename=filename)
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle's, but that code keeps the name of its file: tracebacks of tasks show the user's lines by it."""
+
+    dispatch_table = cloudpickle.Pickler.dispatch_table.new_child({types.CodeType: _reduce_code})
+
+
+def dump(obj: Any, file: IO[bytes], protocol: int | None = None, buffer_callback: Callable[[Any], Any] | None = None) -> None:
+    """Writes the pickle of any value, functions and classes by their code where they have no name that others could import."""
+    Pickler(file, protocol=protocol, buffer_callback=buffer_callback).dump(obj)
+
+
+def dumps(obj: Any, protocol: int | None = None, buffer_callback: Callable[[Any], Any] | None = None) -> bytes:
+    """The pickle of any value. See :func:`dump`."""
+    with io.BytesIO() as file:
+        dump(obj, file, protocol, buffer_callback)
+        return file.getvalue()
 
 
 def locate(value: Any) -> str | None:
@@ -31,7 +60,7 @@ def locate(value: Any) -> str | None:
 
 def _can_be_pickled(value: Any) -> bool:
     try:
-        cloudpickle.dumps(value, protocol=5, buffer_callback=lambda _: None)
+        dumps(value, protocol=5, buffer_callback=lambda _: None)
     except Exception:
         return False
     return True

@@ -25,6 +25,30 @@ def rows(kind: str) -> list[dict[str, Any]]:
     return found
 
 
+def objects(timeout_s: float) -> list[dict[str, Any]]:
+    """Which process has references to which objects; the processes have so many seconds to answer."""
+    found = rows("objects")
+    for process in json.loads(_core._held(round(timeout_s * 1000))):
+        who = {"type": process["type"], "pid": process["pid"]}
+        if process["held"] is None:
+            found.append(_object("", 0, "", None, "", "NO_ANSWER") | who)
+            continue
+        for id, size, kind, site in process["held"]["rows"]:
+            found.append(_object(id, size, kind, site, "LOCAL_REFERENCE", "FINISHED") | who)
+    return found
+
+
+def _object(id: str, size: int, kind: str, site: str | None, reference: str, status: str) -> dict[str, Any]:
+    return {
+        "object_id": id,
+        "object_size": size,
+        "task_status": status,
+        "reference_type": reference,
+        "call_site": site or "",
+        "kind": kind,
+    }
+
+
 def task(id: tuple[int, int] | None) -> dict[str, Any] | None:
     """A task that is not done."""
     return None if id is None else ask({"task": list(id)})

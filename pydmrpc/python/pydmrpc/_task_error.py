@@ -8,9 +8,7 @@ import pickle
 import traceback
 from typing import Any
 
-import cloudpickle
-
-from pydmrpc import exceptions
+from pydmrpc import _pickling, exceptions
 
 
 def pack(error: BaseException) -> Any:
@@ -22,7 +20,7 @@ def pack(error: BaseException) -> Any:
     else:
         cause, text = error, _text(error)
     try:
-        pickled = cloudpickle.dumps(cause, protocol=5)
+        pickled = _pickling.dumps(cause, protocol=5)
         # What can't be read is of no use at the other end.
         pickle.loads(pickled)
     except Exception:

@@ -389,6 +389,11 @@ impl Away {
                     });
                 }
             }
+            Record::Census { number } => {
+                let what = crate::held::list().to_string();
+                self.send(&Record::Holdings { number: *number, what: what.as_bytes() });
+                self.flush();
+            }
             Record::Loans(numbers) => {
                 if let Some(outgoing) = &*self.outgoing.lock() {
                     outgoing.loans.returned(numbers);

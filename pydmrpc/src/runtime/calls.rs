@@ -6,7 +6,7 @@ use super::home::{Home, OWN, Plan};
 use super::packing::{self, Packed};
 use super::payload::Payload;
 use super::peer;
-use super::questions::{HANDLES, NAMES};
+use super::questions::{self, HANDLES, MAX_CENSUS, NAMES};
 use super::slot::{Slot, Waiter};
 use super::turns::Turns;
 use super::zygote::Recipe;
@@ -20,8 +20,8 @@ use dmrpc_fabric::address::Address;
 use dmrpc_fabric::listen::Listener;
 use dmrpc_hub::record::Who;
 use dmrpc_hub::{
-    ActorId, ActorSpec, CallSpec, ClientId, Event, FunctionId, HubOptions, Resources, STREAM, TaskId, TaskSpec, Work,
-    WorkerId,
+    ActorId, ActorSpec, CallSpec, ClientId, Event, FunctionId, HubOptions, Resources, ResultId, STREAM, TaskId,
+    TaskSpec, Work, WorkerId,
 };
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -31,6 +31,10 @@ use rustc_hash::{FxBuildHasher, FxHashSet};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How much longer than the hub itself somebody waits for the hub.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Something that can be run, known to the hub by its name.
 struct Definition {
@@ -354,15 +358,46 @@ fn ask(py: Python<'_>, client: &Arc<Client>, what: &[u8]) -> PyResult<(Vec<u8>, 
     client.check(py)?;
     let (answer, given) = match client.hub() {
         To::Home(home) => home.lock().answer(client, OWN, what),
-        To::Away(away) => {
-            let waiter = Waiter::thread(1);
-            let number = away.ask(what, &waiter);
-            client.wait(py, &waiter, Deadline::NEVER)?;
-            let said = away.answer(number);
-            said.ok_or_else(|| errors::named(py, "RaySystemError", "the process with the hub is gone"))?
-        }
+        To::Away(away) => ask_away(py, client, away, what, Deadline::NEVER)?,
     };
     Ok((answer, given.into_iter().map(|id| client.given(id)).collect()))
+}
+
+fn ask_away(
+    py: Python<'_>,
+    client: &Arc<Client>,
+    away: &Away,
+    what: &[u8],
+    deadline: Deadline,
+) -> PyResult<(Vec<u8>, Vec<ResultId>)> {
+    let waiter = Waiter::thread(1);
+    let number = away.ask(what, &waiter);
+    let waited = client.wait(py, &waiter, deadline);
+    let said = away.answer(number);
+    waited?;
+    said.ok_or_else(|| errors::named(py, "RaySystemError", "the process with the hub is gone, or does not answer"))
+}
+
+/// What each process has references to, as JSON: those that do not answer within so many milliseconds are in it by name only.
+#[pyfunction]
+pub(crate) fn _held(py: Python<'_>, limit_ms: u64) -> PyResult<String> {
+    let client = client(py)?;
+    client.check(py)?;
+    let limit = Duration::from_millis(limit_ms).min(MAX_CENSUS);
+    // The hub says when the time is over; this is for one that is stopped.
+    let deadline = Deadline::after_seconds(Some((limit + GRACE).as_secs_f64()))?;
+    match client.hub() {
+        To::Home(home) => {
+            let waiter = Waiter::thread(1);
+            let answers = home.lock().take_census(&client, &waiter, limit);
+            client.wait(py, &waiter, deadline)?;
+            Ok(answers.get().map_or_else(|| "[]".to_owned(), ToString::to_string))
+        }
+        To::Away(away) => {
+            let (answer, _) = ask_away(py, &client, away, questions::ask_census(limit).as_bytes(), deadline)?;
+            Ok(String::from_utf8_lossy(&answer).into_owned())
+        }
+    }
 }
 
 /// Tells the hub what something is that is known by a name alone, as environments are.

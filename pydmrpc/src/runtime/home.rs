@@ -11,18 +11,23 @@ use super::nearness::{Habit, current_cpu};
 use super::output::{Lines, Output, Printed};
 use super::payload::Payload;
 use super::peer::{self, Inward, Outgoing, PeerError};
+use super::questions;
+use super::slot::Waiter;
 use super::tallies::Tallies;
 use super::zygote::{News, Recipe, Zygote};
 use dmrpc_fabric::listen::Listener;
-use dmrpc_hub::record::{Record, Who};
-use dmrpc_hub::{Action, ClientId, Event, FunctionId, Hub, HubOptions, Outcome, ResultId, WorkerId};
+use dmrpc_hub::record::{Record, Results, Who};
+use dmrpc_hub::{
+    Action, Censuses, ClientId, Ended, Event, FunctionId, Grants, Hub, HubOptions, Outcome, ResultId, WorkerId,
+};
 use dmrpc_objstore::Borrows;
 use rustc_hash::FxHashMap;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::time::{ClockId, clock_gettime};
-use std::collections::{BTreeMap, VecDeque};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Keys of the descriptors that are listened to.
@@ -47,7 +52,7 @@ const ENDING: Duration = Duration::from_millis(500);
 /// So many zygotes try to start a worker.
 const MAX_ZYGOTES: u32 = 3;
 /// How long a reference outside of links keeps its result.
-const GRANT: Duration = Duration::from_secs(600);
+const GRANT_MS: u64 = 600_000;
 /// So many references outside of links keep results at a time; beyond them the oldest do no longer.
 const MAX_GRANTS: usize = 1 << 20;
 
@@ -57,6 +62,7 @@ struct Peer {
     inward: Option<Inward>,
     client: Option<ClientId>,
     worker: Option<WorkerId>,
+    pid: u32,
     /// Where it was told to sleep.
     near: Option<u32>,
     dirty: bool,
@@ -93,6 +99,15 @@ enum Wish {
     Hold(Vec<ResultId>),
     Grant(Vec<ResultId>),
     Ask(u64, Vec<u8>),
+    Holdings(u64, Vec<u8>),
+}
+
+/// Who asks what clients hold.
+enum Asker {
+    /// A thread of this process, who finds the answers in the cell.
+    Here(Arc<Waiter>, Arc<OnceLock<Value>>),
+    /// A client, by its number of the question.
+    Away(ClientId, u64),
 }
 
 /// See the module.
@@ -113,7 +128,7 @@ pub(crate) struct Home {
     store_url: String,
     about: Vec<u8>,
     next_client: u32,
-    grants: VecDeque<(Instant, ResultId)>,
+    grants: Grants,
     /// How often in a row somebody waited here while one thing ran and nothing else.
     turns_taken: u32,
     habit: Habit,
@@ -125,6 +140,8 @@ pub(crate) struct Home {
     printed: Lines,
     /// What programs count.
     pub(crate) tallies: Tallies,
+    /// Questions to all clients.
+    censuses: Censuses<Asker, Value>,
 }
 
 /// What a hub is made of.
@@ -156,13 +173,14 @@ impl Home {
             store_url,
             about,
             next_client: FIRST_CLIENT,
-            grants: VecDeque::new(),
+            grants: Grants::new(MAX_GRANTS, GRANT_MS),
             turns_taken: 0,
             habit: Habit::default(),
             near: None,
             joined: 0,
             printed: Lines::default(),
             tallies: Tallies::default(),
+            censuses: Censuses::default(),
         };
         let mut none = Vec::new();
         for client in [OWN, GRANTS] {
@@ -213,21 +231,17 @@ impl Home {
 
     /// References to these are on their way outside of links.
     pub(crate) fn grant(&mut self, client: &Arc<Client>, results: &[ResultId]) {
-        let until = Instant::now() + GRANT;
         for &result in results {
-            if !self.hub.hold(GRANTS, result) {
-                continue;
-            }
-            self.grants.push_back((until, result));
-            if self.grants.len() > MAX_GRANTS {
-                self.end_grant(client);
+            if self.hub.hold(GRANTS, result) {
+                let ended = self.grants.add(now_ms(), result);
+                self.end_grants(client, ended);
             }
         }
     }
 
-    /// The oldest reference outside of links keeps its result no longer.
-    fn end_grant(&mut self, client: &Arc<Client>) {
-        if let Some((_, result)) = self.grants.pop_front() {
+    /// References outside of links that keep their results no longer.
+    fn end_grants(&mut self, client: &Arc<Client>, ended: impl IntoIterator<Item = ResultId>) {
+        for result in ended {
             self.step(client, Event::Release { client: GRANTS, results: vec![(result, 1)] });
         }
     }
@@ -506,8 +520,63 @@ impl Home {
                 self.bury(client, worker);
             }
         }
-        while self.grants.front().is_some_and(|&(until, _)| until <= Instant::now()) {
-            self.end_grant(client);
+        while let Some(ended) = self.grants.take_due(now_ms()) {
+            self.end_grants(client, [ended]);
+        }
+        if self.censuses.next_due().is_some() {
+            let due = self.censuses.take_due(now_ms());
+            self.end_censuses(client, due);
+        }
+    }
+
+    // What clients hold.
+
+    /// Asks all clients what they hold; `waiter` is told when the answers are in the cell.
+    pub(crate) fn take_census(
+        &mut self,
+        client: &Arc<Client>,
+        waiter: &Arc<Waiter>,
+        limit: Duration,
+    ) -> Arc<OnceLock<Value>> {
+        let answers = Arc::new(OnceLock::new());
+        self.begin_census(client, Asker::Here(waiter.clone(), answers.clone()), limit);
+        self.flush(client);
+        answers
+    }
+
+    fn begin_census(&mut self, client: &Arc<Client>, asker: Asker, limit: Duration) {
+        let to: Vec<ClientId> = self.by_client.keys().copied().collect();
+        let until = now_ms() + limit.as_millis() as u64;
+        let (number, crowded) = self.censuses.ask(asker, until, to.iter().copied());
+        for to in to {
+            self.send_to(client, to, |peer, _| peer.send(&Record::Census { number }));
+        }
+        let mut ended = self.censuses.take_due(now_ms());
+        ended.extend(crowded);
+        self.end_censuses(client, ended);
+    }
+
+    fn end_censuses(&mut self, client: &Arc<Client>, ended: impl IntoIterator<Item = Ended<Asker, Value>>) {
+        for Ended { asker, answers } in ended {
+            let own = questions::holder(OWN, std::process::id(), false, Some(&crate::held::list()));
+            let others = answers.into_iter().filter_map(|(id, held)| {
+                let (pid, is_worker) = self.process_of(id)?;
+                Some(questions::holder(id, pid, is_worker, held.as_ref()))
+            });
+            let rows: Value = std::iter::once(own).chain(others).collect();
+            match asker {
+                Asker::Here(waiter, answers) => {
+                    let _ = answers.set(rows);
+                    waiter.one_less(client);
+                }
+                Asker::Away(to, number) => {
+                    let what = rows.to_string();
+                    self.send_to(client, to, |peer, _| {
+                        peer.send(&Record::Answer { number, what: what.as_bytes(), given: Results::new() })
+                    });
+                    self.flush(client);
+                }
+            }
         }
     }
 
@@ -566,7 +635,9 @@ impl Home {
     /// How long nobody need look, if nothing comes.
     pub(crate) fn patience(&self) -> Option<Duration> {
         let ending = self.processes.values().any(|process| process.unlinked.is_some());
-        ending.then_some(ENDING).or_else(|| (!self.grants.is_empty()).then_some(GRANT / 10))
+        let due = [self.censuses.next_due(), self.grants.next_due()].into_iter().flatten().min();
+        let due = due.map(|due| Duration::from_millis(due.saturating_sub(now_ms())));
+        [ending.then_some(ENDING), due].into_iter().flatten().min()
     }
 
     fn accept(&mut self, client: &Arc<Client>) {
@@ -581,8 +652,15 @@ impl Home {
             if added.is_err() {
                 continue;
             }
-            let peer =
-                Some(Peer { outgoing, inward: Some(inward), client: None, worker: None, near: None, dirty: false });
+            let peer = Some(Peer {
+                outgoing,
+                inward: Some(inward),
+                client: None,
+                worker: None,
+                pid: 0,
+                near: None,
+                dirty: false,
+            });
             if index == self.peers.len() {
                 self.peers.push(peer);
             } else {
@@ -637,6 +715,15 @@ impl Home {
                 }
             }
             (Wish::Grant(results), Some(_)) => self.grant(client, &results),
+            (Wish::Holdings(number, what), Some(from)) => {
+                if let Some(held) = questions::held(&what) {
+                    let ended = self.censuses.answered(number, from, held);
+                    self.end_censuses(client, ended);
+                }
+            }
+            (Wish::Ask(number, what), Some(from)) if let Some(limit) = questions::census(&what) => {
+                self.begin_census(client, Asker::Away(from, number), limit);
+            }
             (Wish::Ask(number, what), Some(from)) => {
                 let (answer, given) = self.answer(client, from, &what);
                 self.send_to(client, from, |peer, _| {
@@ -667,7 +754,7 @@ impl Home {
         self.next_client += 1;
         self.by_client.insert(id, index);
         let peer = self.peers[index].as_mut().expect("it said hello");
-        peer.client = Some(id);
+        (peer.client, peer.pid) = (Some(id), pid);
         peer.worker = if let Who::Worker(worker, _) = who { Some(worker) } else { None };
         let (store, about) = (self.store_url.clone(), self.about.clone());
         self.send_to(client, id, |peer, _| peer.send(&Record::Welcome { client: id, store: &store, about: &about }));
@@ -694,6 +781,8 @@ impl Home {
         peer.outgoing.close();
         let Some(gone) = peer.client else { return };
         self.by_client.remove(&gone);
+        let ended = self.censuses.gone(gone);
+        self.end_censuses(client, ended);
         match peer.worker {
             None => {
                 self.joined -= 1;
@@ -725,7 +814,22 @@ impl Home {
 
     /// What the hub says to a question, and the results that go with that.
     pub(crate) fn answer(&mut self, client: &Arc<Client>, from: ClientId, what: &[u8]) -> (Vec<u8>, Vec<ResultId>) {
-        super::questions::answer(self, client, from, what)
+        questions::answer(self, client, from, what)
+    }
+
+    /// A client's process, and whether it is a worker.
+    pub(crate) fn process_of(&self, client: ClientId) -> Option<(u32, bool)> {
+        if client == OWN {
+            return Some((std::process::id(), false));
+        }
+        let peer = self.peers[*self.by_client.get(&client)?].as_ref()?;
+        Some((peer.pid, peer.worker.is_some()))
+    }
+
+    /// Each driver and its process: ours, and those that joined.
+    pub(crate) fn drivers(&self) -> impl Iterator<Item = (ClientId, u32)> {
+        let joined = self.peers.iter().flatten().filter(|peer| peer.worker.is_none());
+        std::iter::once((OWN, std::process::id())).chain(joined.filter_map(|peer| Some((peer.client?, peer.pid))))
     }
 
     /// Each worker: its name, process, environment, whether it is there, what it has printed last.
@@ -808,6 +912,7 @@ fn wish(from: Option<ClientId>, record: &Record<'_>, borrows: &Borrows) -> Resul
         Record::Hold(results) => return Ok(Wish::Hold(results.to_vec())),
         Record::Grant(results) => return Ok(Wish::Grant(results.to_vec())),
         Record::Ask { number, what } => return Ok(Wish::Ask(*number, what.to_vec())),
+        Record::Holdings { number, what } => return Ok(Wish::Holdings(*number, what.to_vec())),
         Record::Submit { task, parent, work, resources, environment } => Event::Submit {
             client,
             want: false,
@@ -862,6 +967,7 @@ fn wish(from: Option<ClientId>, record: &Record<'_>, borrows: &Borrows) -> Resul
         | Record::Printed { .. }
         | Record::Exit
         | Record::Answer { .. }
+        | Record::Census { .. }
         | Record::Loans(_) => return Err(dmrpc_hub::record::Malformed("not from a client").into()),
     };
     Ok(Wish::Event(event))

@@ -5,7 +5,7 @@
 //! | `client.rs` | this process as a client: what it tells the hub, its results |
 //! | `slot.rs`, `completions.rs` | results, and who waits for them: threads, event loops |
 //! | `turns.rs`, `nearness.rs` | whose turn it is to read; where one sleeps |
-//! | `home.rs`, `zygote.rs`, `output.rs`, `questions.rs`, `tallies.rs` | the hub's shell: links, processes, what they print, what is asked, what is counted |
+//! | `home.rs`, `zygote.rs`, `output.rs`, `questions.rs`, `tallies.rs` | the hub's shell: links, processes, what they print, what is asked, of it and by it, what is counted |
 //! | `away.rs`, `peer.rs` | links, seen from a client; their ends |
 //! | `payload.rs`, `packing.rs` | values on their way; arguments and values as bytes |
 //! | `calls.rs` | what Python calls |
@@ -33,8 +33,8 @@ mod worker;
 mod zygote;
 
 pub(crate) use calls::{
-    _actor, _ask, _define, _hub_address, _join, _serve, _take_printed, ActorRef, Method, Task, cancel, create_actor,
-    current, get_named, kill, wait,
+    _actor, _ask, _define, _held, _hub_address, _join, _serve, _take_printed, ActorRef, Method, Task, cancel,
+    create_actor, current, get_named, kill, wait,
 };
 pub(crate) use client::Client;
 pub(crate) use completions::Completions;

@@ -7,8 +7,9 @@
 //! | `{"title": text}` | that is what the actor of the worker that asks calls itself |
 //! | `{"change": {name: thousandths}}` | so much more of named resources, or less |
 //! | `{"add": {name: [number, …]}}`, `{"set": …}` | so much is added to what programs count under a name, or it is that; numbers are text |
-//! | `"tasks"`, `"actors"`, `"objects"`, `"workers"`, `"names"` | lists |
+//! | `"tasks"`, `"actors"`, `"objects"` (results of tasks), `"workers"`, `"names"` | lists |
 //! | `"tallies"` | what programs count, by name |
+//! | `{"held": milliseconds}` | what each process holds, of those that answer within so long |
 //! | `"totals"` | how much there is of everything |
 
 use super::calls::hex;
@@ -16,13 +17,19 @@ use super::client::Client;
 use super::home::Home;
 use super::payload::Payload;
 use dmrpc_hub::{ActorId, ClientId, Event, FunctionId, Resources, ResultId, TaskId, TaskRow, WorkerId};
+use rustc_hash::FxHashMap;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What distinguishes the definition of a class's handles from that of the class: a bit of the name.
 pub(crate) const HANDLES: u128 = 1 << 127;
 /// What distinguishes the name of a function, for people, from its definition.
 pub(crate) const NAMES: u128 = 1 << 126;
+/// How long a question to all processes may take, whatever was asked.
+pub(crate) const MAX_CENSUS: Duration = Duration::from_secs(60);
+/// An answer of more bytes is none.
+const MAX_HELD_BYTES: usize = 4 << 20;
 /// How the codec of small values marks text.
 const TEXT: u8 = 5;
 
@@ -44,6 +51,40 @@ pub(crate) fn answer(home: &mut Home, client: &Arc<Client>, from: ClientId, what
         _ => Value::Null,
     };
     (answer.to_string().into_bytes(), given)
+}
+
+/// Whether it is asked what all processes hold, which they themselves must be asked; and how long that may take.
+pub(crate) fn census(what: &[u8]) -> Option<Duration> {
+    let question: Value = serde_json::from_slice(what).ok()?;
+    Some(Duration::from_millis(question.as_object()?.get("held")?.as_u64()?).min(MAX_CENSUS))
+}
+
+/// [`census`] as a question.
+pub(crate) fn ask_census(limit: Duration) -> String {
+    json!({"held": u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)}).to_string()
+}
+
+/// What a process says that it holds, as [`crate::held::list`] makes it; `None` for anything else.
+pub(crate) fn held(what: &[u8]) -> Option<Value> {
+    if what.len() > MAX_HELD_BYTES {
+        return None;
+    }
+    let said: Value = serde_json::from_slice(what).ok()?;
+    let row = |row: &Value| {
+        let [object, bytes, kind, site] = row.as_array()?.as_slice() else { return None };
+        Some(json!([object.as_str()?, bytes.as_u64()?, kind.as_str()?, site.as_str()]))
+    };
+    let rows: Vec<Value> = said.get("rows")?.as_array()?.iter().map(row).collect::<Option<_>>()?;
+    Some(json!({"count": said.get("count")?.as_u64()?, "bytes": said.get("bytes")?.as_u64()?, "rows": rows}))
+}
+
+/// A process and what it holds, if it has answered.
+pub(crate) fn holder(client: ClientId, pid: u32, is_worker: bool, held: Option<&Value>) -> Value {
+    json!({"client": client.0, "pid": pid, "type": kind(is_worker), "held": held})
+}
+
+fn kind(is_worker: bool) -> &'static str {
+    if is_worker { "WORKER" } else { "DRIVER" }
 }
 
 fn about_one(
@@ -163,18 +204,39 @@ fn actors(home: &Home) -> Value {
     rows.collect()
 }
 
+/// Results of tasks: a row for each process that holds one, or one for what else keeps it.
 fn objects(home: &Home) -> Value {
     let bytes =
         |value: &Payload| value.bytes.len() as u64 + value.stored.iter().map(|stored| stored.byte_len()).sum::<u64>();
-    let rows = home.hub.result_rows().filter(|(id, ..)| id.actor().is_none()).map(|(id, keepers, value, holders)| {
-        json!({
+    let functions: FxHashMap<TaskId, FunctionId> = home.hub.task_rows().map(|row| (row.id, row.function)).collect();
+    let results = home.hub.result_rows().filter(|(id, ..)| id.actor().is_none());
+    let rows = results.flat_map(|(id, value, holders)| {
+        let row = json!({
             "object_id": format!("{}{:08x}", hex(id.task), id.index),
             "object_size": value.map_or(0, bytes),
             "task_status": if value.is_some() { "FINISHED" } else { "PENDING" },
-            "reference_type": "RESULT",
-            "keepers": keepers,
-            "holders": holders.iter().map(|holder| holder.0).collect::<Vec<_>>(),
-        })
+            "reference_type": if holders.is_empty() { "USED_BY_PENDING_TASK" } else { "LOCAL_REFERENCE" },
+            "call_site": functions.get(&id.task).map(|&function| format!("{}.remote()", name(home, function))),
+            "kind": "result",
+            "type": Value::Null,
+            "pid": Value::Null,
+        });
+        if holders.is_empty() {
+            return vec![row];
+        }
+        let by = |holder| {
+            let mut row = row.clone();
+            match home.process_of(holder) {
+                Some((pid, is_worker)) => {
+                    row["pid"] = json!(pid);
+                    row["type"] = json!(kind(is_worker));
+                }
+                // The hub itself: a reference is on its way where it sees none of it.
+                None => row["reference_type"] = json!("PICKLED"),
+            }
+            row
+        };
+        holders.into_iter().map(by).collect()
     });
     rows.collect()
 }
@@ -191,7 +253,18 @@ fn workers(home: &Home) -> Value {
             "environment": environment,
         })
     });
-    rows.collect()
+    let drivers = home.drivers().map(|(client, pid)| {
+        json!({
+            "worker_id": format!("driver{:02x}", client.0),
+            "worker_type": "DRIVER",
+            "runs": "driver",
+            "pid": pid,
+            "is_alive": true,
+            "client": client.0,
+            "environment": Value::Null,
+        })
+    });
+    drivers.chain(rows).collect()
 }
 
 fn resources(resources: &Resources) -> Value {

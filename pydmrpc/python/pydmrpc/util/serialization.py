@@ -5,10 +5,11 @@ from __future__ import annotations
 import copyreg
 import inspect
 import io
+import pickle
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import cloudpickle
+from pydmrpc import _pickling
 
 
 def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]) -> None:
@@ -26,7 +27,7 @@ def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserial
         register_serializer(Connection, serializer=lambda c: c.address, deserializer=Connection)
     """
     # By its code where it has no name that others could import.
-    function = cloudpickle.dumps(deserializer)
+    function = _pickling.dumps(deserializer)
     copyreg.pickle(cls, lambda value: (_restore, (function, serializer(value))))
 
 
@@ -36,7 +37,7 @@ def deregister_serializer(cls: type) -> None:
 
 
 def _restore(function: bytes, state: Any) -> Any:
-    return cloudpickle.loads(function)(state)
+    return pickle.loads(function)(state)
 
 
 class FailureTuple(NamedTuple):
@@ -100,7 +101,7 @@ class _Failure(FailureTuple):
 
 def _can_pickle(value: Any) -> bool:
     try:
-        cloudpickle.dumps(value)
+        _pickling.dumps(value)
     except Exception:
         return False
     return True

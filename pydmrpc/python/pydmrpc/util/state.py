@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import pydmrpc
 from pydmrpc import _system
 
 #: Rows that a list has at most unless told otherwise.
 DEFAULT_LIMIT = 100
+#: Seconds that processes may take to answer unless told otherwise.
+DEFAULT_TIMEOUT_S = 30.0
 
 _Filter = tuple[str, str, Any]
 
@@ -30,76 +32,58 @@ class State(dict[str, Any]):
             raise AttributeError(f"the row has no column {name!r}: it has {', '.join(self)}") from None
 
 
-def list_tasks(
-    address: str | None = None,
-    filters: Sequence[_Filter] | None = None,
-    limit: int | None = DEFAULT_LIMIT,
-    timeout: int = 30,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-) -> list[State]:
-    """Tasks and actor calls: those that wait or run, and the latest of those that have ended.
+class _Lister(Protocol):
+    """What lists rows."""
+
+    def __call__(
+        self,
+        address: str | None = None,
+        filters: Sequence[_Filter] | None = None,
+        limit: int | None = DEFAULT_LIMIT,
+        timeout: float = DEFAULT_TIMEOUT_S,
+        detail: bool = False,
+        raise_on_missing_output: bool = True,
+    ) -> list[State]: ...
+
+
+_MANNER = """
 
     Args:
         address: not used: the session's system is asked.
         filters: conditions that rows meet, each ``(column, "=" or "!=", value)``.
-        limit: rows at most.
-        timeout: not used: the answer is at hand.
+        limit: rows at most; None for all.
+        timeout: seconds that processes may take to answer, where they are asked.
         detail: not used: rows have all columns.
-        raise_on_missing_output: not used: lists are whole.
+        raise_on_missing_output: not used: who has not answered is a row.
 
     Raises:
-        ValueError: for conditions that are none.
-    """
-    return _rows("tasks", filters, limit)
+        ValueError: for conditions that are none."""
 
 
-def list_actors(
-    address: str | None = None,
-    filters: Sequence[_Filter] | None = None,
-    limit: int | None = DEFAULT_LIMIT,
-    timeout: int = 30,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-) -> list[State]:
-    """Actors, and the latest of those that have ended. See :func:`list_tasks`."""
-    return _rows("actors", filters, limit)
+def _lister(name: str, what: str, rows: Callable[[float], list[dict[str, Any]]]) -> _Lister:
+    """The function that lists `rows`, which are given the timeout."""
+
+    def list_rows(
+        address: str | None = None,
+        filters: Sequence[_Filter] | None = None,
+        limit: int | None = DEFAULT_LIMIT,
+        timeout: float = DEFAULT_TIMEOUT_S,
+        detail: bool = False,
+        raise_on_missing_output: bool = True,
+    ) -> list[State]:
+        return _chosen(rows(timeout), filters, limit)
+
+    list_rows.__name__ = list_rows.__qualname__ = name
+    list_rows.__doc__ = what + _MANNER
+    return list_rows
 
 
-def list_objects(
-    address: str | None = None,
-    filters: Sequence[_Filter] | None = None,
-    limit: int | None = DEFAULT_LIMIT,
-    timeout: int = 30,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-) -> list[State]:
-    """Results that processes have references to. See :func:`list_tasks`."""
-    return _rows("objects", filters, limit)
+def _of_hub(kind: str) -> Callable[[float], list[dict[str, Any]]]:
+    return lambda _: _system.rows(kind)
 
 
-def list_workers(
-    address: str | None = None,
-    filters: Sequence[_Filter] | None = None,
-    limit: int | None = DEFAULT_LIMIT,
-    timeout: int = 30,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-) -> list[State]:
-    """Processes of the system. See :func:`list_tasks`."""
-    return _rows("workers", filters, limit)
-
-
-def list_nodes(
-    address: str | None = None,
-    filters: Sequence[_Filter] | None = None,
-    limit: int | None = DEFAULT_LIMIT,
-    timeout: int = 30,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-) -> list[State]:
-    """The host. See :func:`list_tasks`."""
-    rows = [
+def _nodes(_: float) -> list[dict[str, Any]]:
+    return [
         {
             "node_id": node["NodeID"],
             "node_ip": node["NodeManagerAddress"],
@@ -110,35 +94,33 @@ def list_nodes(
         }
         for node in pydmrpc.nodes()
     ]
-    return _chosen(rows, filters, limit)
 
 
-def list_jobs(
-    address: str | None = None,
-    filters: Sequence[_Filter] | None = None,
-    limit: int | None = DEFAULT_LIMIT,
-    timeout: int = 30,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-) -> list[State]:
-    """Drivers. See :func:`list_tasks`."""
-    return _rows("jobs", filters, limit)
-
-
-def list_placement_groups(
-    address: str | None = None,
-    filters: Sequence[_Filter] | None = None,
-    limit: int | None = DEFAULT_LIMIT,
-    timeout: int = 30,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-) -> list[State]:
-    """Placement groups. See :func:`list_tasks`."""
+def _placement_groups(_: float) -> list[dict[str, Any]]:
     from pydmrpc.util.placement_group import placement_group_table
 
-    if not any(row["class_name"] == "_Groups" and row["state"] != "DEAD" for row in list_actors(limit=None)):
+    if not any(row["class_name"] == "_Groups" and row["state"] != "DEAD" for row in _system.rows("actors")):
         return []
-    return _chosen(list(placement_group_table().values()), filters, limit)
+    return list(placement_group_table().values())
+
+
+list_tasks = _lister(
+    "list_tasks", "Tasks and actor calls: those that wait or run, and the latest of those that have ended.", _of_hub("tasks")
+)
+list_actors = _lister("list_actors", "Actors, and the latest of those that have ended.", _of_hub("actors"))
+list_objects = _lister(
+    "list_objects",
+    """Which process has references to which objects: results of tasks, and what was put.
+
+    A row has ``object_id``, ``object_size`` in bytes, ``kind``, ``call_site`` (file and line where the reference came to be, or the
+    task that returns it), ``type`` and ``pid`` of the process, ``reference_type`` and ``task_status``. The largest 1,000 of what a
+    process has by itself are listed. A process that did not answer in time is a row with the status ``NO_ANSWER``.""",
+    _system.objects,
+)
+list_workers = _lister("list_workers", "Processes that run tasks and actors.", _of_hub("workers"))
+list_nodes = _lister("list_nodes", "The host.", _nodes)
+list_jobs = _lister("list_jobs", "Drivers.", _of_hub("jobs"))
+list_placement_groups = _lister("list_placement_groups", "Placement groups.", _placement_groups)
 
 
 def get_task(id: str, address: str | None = None, timeout: int = 30) -> State | None:
@@ -163,7 +145,7 @@ def get_node(id: str, address: str | None = None, timeout: int = 30) -> State | 
 
 def get_objects(id: str, address: str | None = None, timeout: int = 30) -> list[State]:
     """The rows of an object, by its id in hex."""
-    return _rows("objects", [("object_id", "=", id)], None)
+    return list_objects(filters=[("object_id", "=", id)], limit=None, timeout=timeout)
 
 
 def summarize_tasks(address: str | None = None, timeout: int = 30, raise_on_missing_output: bool = True) -> dict[str, Any]:
@@ -178,7 +160,7 @@ def summarize_actors(address: str | None = None, timeout: int = 30, raise_on_mis
 
 def summarize_objects(address: str | None = None, timeout: int = 30, raise_on_missing_output: bool = True) -> dict[str, Any]:
     """How many objects are where, and how large they are together."""
-    rows = list_objects(limit=None)
+    rows = [row for row in list_objects(limit=None, timeout=timeout) if row["object_id"]]
     return {"cluster": {"total_objects": len(rows), "total_size_mb": sum(row["object_size"] for row in rows) / 2**20}}
 
 
@@ -192,12 +174,8 @@ def _summary(rows: list[State], column: str, more: Callable[[State], dict[str, A
     return {"cluster": {"summary": groups, "total": len(rows)}}
 
 
-def _rows(kind: str, filters: Sequence[_Filter] | None, limit: int | None) -> list[State]:
-    return _chosen(_system.rows(kind), filters, limit)
-
-
 def _one(kind: str, column: str, id: str) -> State | None:
-    return next(iter(_rows(kind, [(column, "=", id)], 1)), None)
+    return next(iter(_chosen(_system.rows(kind), [(column, "=", id)], 1)), None)
 
 
 def _chosen(rows: list[dict[str, Any]], filters: Sequence[_Filter] | None, limit: int | None) -> list[State]:
