@@ -39,7 +39,8 @@ impl System {
     pub async fn connect_dynamic(&self, address: &str) -> Result<DynamicRef, ActorError> {
         let (place, name) = split_address(address)?;
         // Also an actor of this very system is reached by its link: what is dynamic is bytes.
-        let route = Route::new(self.clone(), Place::Address(place.into()), name.into(), 0);
+        let place = self.0.links.learn(place);
+        let route = Route::new(self.clone(), Place::Address(place), name.into(), 0);
         let deadline = Instant::now() + self.ask_timeout();
         let (joining, deadlines) = (Arc::clone(&route), Arc::clone(self.deadlines()));
         let join = async move { deadlines.within(deadline, joining.join(deadline)).await };

@@ -393,10 +393,11 @@ impl System {
     /// [`ActorError::Address`], [`ActorError::Unreachable`], [`ActorError::UnknownActor`], [`ActorError::Deadline`].
     pub async fn connect<A: Actor>(&self, address: &str) -> Result<ActorRef<A>, ActorError> {
         let (system, name) = split_address(address)?;
-        if self.0.links.is_own(system) {
+        let system = self.0.links.learn(system);
+        if self.0.links.is_own(&system) {
             return self.find(name);
         }
-        let route = Route::new(self.clone(), Place::Address(system.into()), name.into(), fnv1a(A::TYPE));
+        let route = Route::new(self.clone(), Place::Address(system), name.into(), fnv1a(A::TYPE));
         let deadline = Instant::now() + self.0.ask_timeout;
         let (joining, deadlines) = (Arc::clone(&route), Arc::clone(&self.0.deadlines));
         self.on_runtime(async move { deadlines.within(deadline, joining.join(deadline)).await }).await?;

@@ -41,18 +41,84 @@ pub enum Address {
     /// `dpdk://1.2.3.4:port`: the same over a port of DPDK's, past the kernel; see `docs/operations.md`.
     Dpdk(SocketAddrV4),
     /// `rdma://host:port`: over an RDMA device; the host and port are those of a control channel over TCP. To listen at port 0
-    /// means at any free one.
+    /// means at any free one. `?device=rxe0&gid=1` says which of this host's devices and GIDs it goes through.
     Rdma {
         /// Name or number, without brackets.
         host: String,
         /// Port.
         port: u16,
+        /// What it goes through on this side.
+        through: AdapterChoice,
     },
     /// `inproc://name`: in this very process.
     InProcess(String),
 }
 
+/// Which RDMA device and which entry of its port's table of GIDs links go through; what is not said is chosen by the address that
+/// they come to or go from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AdapterChoice {
+    /// The device of this name, as `rdma link` shows it.
+    pub device: Option<String>,
+    /// The entry of this number.
+    pub gid_index: Option<u8>,
+}
+
+impl AdapterChoice {
+    /// Whether it chooses anything.
+    pub(crate) fn is_some(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// From the options of an address; or what is wrong with them.
+    fn parse(options: &str) -> Result<Self, &'static str> {
+        let mut choice = Self::default();
+        for option in options.split('&').filter(|option| !option.is_empty()) {
+            match option.split_once('=') {
+                Some(("device", name)) if is_device_name(name) => choice.device = Some(name.to_owned()),
+                Some(("device", _)) => return Err("device is the name of an RDMA device, as `rdma link` shows it"),
+                Some(("gid", index)) => {
+                    let index = index.parse().map_err(|_| "gid is the number of an entry in a port's table of GIDs")?;
+                    choice.gid_index = Some(index);
+                }
+                _ => return Err("an rdma:// address has the options device=NAME and gid=NUMBER"),
+            }
+        }
+        Ok(choice)
+    }
+}
+
+impl fmt::Display for AdapterChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let device = self.device.as_ref().map(|name| format!("device={name}"));
+        let gid = self.gid_index.map(|index| format!("gid={index}"));
+        let options: Vec<_> = device.into_iter().chain(gid).collect();
+        if options.is_empty() { Ok(()) } else { write!(f, "?{}", options.join("&")) }
+    }
+}
+
+fn is_device_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte))
+}
+
 impl Address {
+    /// The address as others may know it: without the options, which are of this side alone.
+    ///
+    /// ```
+    /// use dmrpc_fabric::address::Address;
+    ///
+    /// let address: Address = "rdma://node:7471?device=rxe0".parse()?;
+    /// assert_eq!(address.without_options().to_string(), "rdma://node:7471");
+    /// # Ok::<(), dmrpc_fabric::link::LinkError>(())
+    /// ```
+    #[must_use]
+    pub fn without_options(mut self) -> Self {
+        if let Self::Rdma { through, .. } = &mut self {
+            *through = AdapterChoice::default();
+        }
+        self
+    }
+
     /// Whether links to it pass descriptors, that is, whether it is on this host for sure.
     pub fn is_local(&self) -> bool {
         matches!(self, Self::Unix(_) | Self::InProcess(_))
@@ -76,7 +142,12 @@ impl FromStr for Address {
             "dpdk" => {
                 rest.parse().map(Self::Dpdk).map_err(|_| wrong("it has no IPv4 address and port: dpdk://1.2.3.4:port"))
             }
-            "rdma" => host_and_port(rest).map(|(host, port)| Self::Rdma { host, port }).map_err(wrong),
+            "rdma" => {
+                let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
+                let (host, port) = host_and_port(place).map_err(wrong)?;
+                let through = AdapterChoice::parse(options).map_err(wrong)?;
+                Ok(Self::Rdma { host, port, through })
+            }
             "inproc" if rest.is_empty() => Err(wrong("it has no name: inproc://name")),
             "inproc" => Ok(Self::InProcess(rest.to_owned())),
             _ => Err(wrong("its scheme is not unix, tcp, udp, dpdk, rdma or inproc")),
@@ -107,8 +178,8 @@ impl fmt::Display for Address {
             Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
             Self::Udp { host, port } if host.contains(':') => write!(f, "udp://[{host}]:{port}"),
             Self::Udp { host, port } => write!(f, "udp://{host}:{port}"),
-            Self::Rdma { host, port } if host.contains(':') => write!(f, "rdma://[{host}]:{port}"),
-            Self::Rdma { host, port } => write!(f, "rdma://{host}:{port}"),
+            Self::Rdma { host, port, through } if host.contains(':') => write!(f, "rdma://[{host}]:{port}{through}"),
+            Self::Rdma { host, port, through } => write!(f, "rdma://{host}:{port}{through}"),
             Self::Dpdk(address) => write!(f, "dpdk://{address}"),
             Self::InProcess(name) => write!(f, "inproc://{name}"),
         }
@@ -133,6 +204,8 @@ mod tests {
             "dpdk://10.0.0.1:7000",
             "rdma://node-7:7471",
             "rdma://[fd00::1]:0",
+            "rdma://0.0.0.0:7471?device=mlx5_0&gid=3",
+            "rdma://[::]:0?gid=255",
             "inproc://a/b",
         ] {
             assert_eq!(url.parse::<Address>().unwrap().to_string(), url);
@@ -154,6 +227,15 @@ mod tests {
             "tcp://a/b:80",
             "inproc://",
             "udp://a",
+            "tcp://a:1?gid=1",
+            "rdma://a:1?gid",
+            "rdma://a:1?gid=",
+            "rdma://a:1?gid=256",
+            "rdma://a:1?gid=-1",
+            "rdma://a:1?device=",
+            "rdma://a:1?device=../x",
+            "rdma://a:1?port=1",
+            "rdma://a?gid=1",
             "dpdk://host:1",
             "http://a:1",
         ] {
@@ -161,9 +243,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn options_are_of_one_side_and_what_is_wrong_with_them_is_said() {
+        let address: Address = "rdma://a:1?gid=1&device=rxe0".parse().unwrap();
+        assert_eq!(address.to_string(), "rdma://a:1?device=rxe0&gid=1");
+        assert_eq!(address.without_options().to_string(), "rdma://a:1");
+        for (url, names) in [
+            ("rdma://a:1?gid=x", "table of GIDs"),
+            ("rdma://a:1?device=a/b", "rdma link"),
+            ("rdma://a:1?mtu=1", "device=NAME and gid=NUMBER"),
+        ] {
+            let error = url.parse::<Address>().unwrap_err().to_string();
+            assert!(error.contains(names), "{error}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn any_text_is_survived(text in "(unix|tcp|udp|dpdk|rdma|inproc)?(://)?.*") {
+        fn any_text_is_survived(text in "(unix|tcp|udp|dpdk|rdma|inproc)?(://)?(.*|a:1\\?((gid|device)?=?[0-9a-z/]{0,4}&?){0,3})") {
             if let Ok(address) = text.parse::<Address>() {
                 prop_assert_eq!(address.to_string().parse::<Address>().unwrap(), address);
             }

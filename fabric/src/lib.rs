@@ -82,6 +82,8 @@ mod options;
 mod queue;
 #[cfg(not(loom))]
 pub mod rdma;
+#[cfg(not(loom))]
+mod reception;
 mod shm;
 mod sync;
 #[cfg(not(loom))]

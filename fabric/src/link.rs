@@ -299,6 +299,21 @@ impl LinkError {
     pub(crate) fn io(doing: &'static str, source: impl Into<std::io::Error>) -> Self {
         Self::Io { doing, source: source.into() }
     }
+
+    /// What an error of a socket means.
+    #[cfg(not(loom))]
+    pub(crate) fn socket(doing: &'static str, error: rustix::io::Errno) -> Self {
+        use rustix::io::Errno;
+        match error {
+            Errno::PIPE
+            | Errno::CONNRESET
+            | Errno::CONNABORTED
+            | Errno::TIMEDOUT
+            | Errno::NOTCONN
+            | Errno::SHUTDOWN => Self::Closed,
+            error => Self::io(doing, error),
+        }
+    }
 }
 
 /// Checks a message against the limits of a link; the length of its body.

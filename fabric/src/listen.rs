@@ -60,7 +60,7 @@ impl Listener {
             Address::Tcp { host, port } => Kind::Tcp(tcp::Acceptor::bind(host, *port, options)?),
             Address::Udp { host, port } => Kind::Datagram(datagram::Acceptor::bind_udp(host, *port, options)?),
             Address::Dpdk(address) => Kind::Datagram(datagram::Acceptor::bind_dpdk(*address, options)?),
-            Address::Rdma { host, port } => Kind::Rdma(rdma::Acceptor::bind(host, *port, options)?),
+            Address::Rdma { host, port, through } => Kind::Rdma(rdma::Acceptor::bind(host, *port, through, options)?),
             Address::InProcess(name) => Kind::InProcess(inproc::Acceptor::bind(name, options)?),
         };
         Ok(Self { kind, options: options.clone() })
@@ -174,7 +174,7 @@ pub fn connect(address: &Address, options: &LinkOptions, deadline: Instant) -> R
         Address::Tcp { host, port } => tcp::connect(host, *port, options, deadline),
         Address::Udp { host, port } => datagram::connect_udp(host, *port, options, deadline),
         Address::Dpdk(address) => datagram::connect_dpdk(*address, options, deadline),
-        Address::Rdma { host, port } => rdma::connect(host, *port, options, deadline),
+        Address::Rdma { host, port, through } => rdma::connect(host, *port, through, options, deadline),
         Address::InProcess(name) => inproc::connect(name, options),
     }
 }

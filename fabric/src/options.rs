@@ -1,5 +1,6 @@
 //! The limits of a link, and whom it may be with.
 
+use crate::address::{AdapterChoice, Address};
 use std::time::Duration;
 
 /// How a link is to be. The defaults serve; each side has its own.
@@ -24,6 +25,8 @@ pub struct LinkOptions {
     pub max_setups: usize,
     /// Which users of this host may be at the other end of a Unix socket.
     pub allow: Allow,
+    /// Over RDMA: what links go through whose address does not say it.
+    pub rdma_through: AdapterChoice,
     /// Over RDMA, to connect: in which of the acceptor's domains to be.
     pub rdma_domain: Vec<u8>,
     /// Over RDMA, to accept: the names of domains, of which each link is in one, and reaches what is registered for that alone.
@@ -41,6 +44,7 @@ impl Default for LinkOptions {
             setup_timeout: Duration::from_secs(5),
             max_setups: 256,
             allow: Allow::SameUser,
+            rdma_through: AdapterChoice::default(),
             rdma_domain: Vec::new(),
             rdma_domains: Vec::new(),
         }
@@ -48,6 +52,14 @@ impl Default for LinkOptions {
 }
 
 impl LinkOptions {
+    /// Takes over what the options of `address` say, for links of its kind whose own addresses have no options.
+    pub fn adopt(&mut self, address: &Address) {
+        match address {
+            Address::Rdma { through, .. } if through.is_some() => self.rdma_through = through.clone(),
+            _ => {}
+        }
+    }
+
     /// Sets [`ring_bytes`](Self::ring_bytes).
     #[must_use]
     pub fn ring_bytes(mut self, bytes: usize) -> Self {
@@ -125,6 +137,20 @@ impl Allow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_address_says_is_for_others_too() {
+        let mut options = LinkOptions::default();
+        for (url, device) in [
+            ("rdma://a:1?device=x", Some("x")),
+            ("rdma://b:1", Some("x")),
+            ("tcp://b:1", Some("x")),
+            ("rdma://c:1?gid=2", None),
+        ] {
+            options.adopt(&url.parse().unwrap());
+            assert_eq!(options.rdma_through.device.as_deref(), device, "{url}");
+        }
+    }
 
     #[test]
     fn only_those_who_may() {

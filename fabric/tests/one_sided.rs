@@ -55,6 +55,30 @@ impl Rig {
     }
 }
 
+/// By the options of addresses: what there is, and what there is not.
+#[test]
+#[ignore = "needs an RDMA device: make test-rdma"]
+fn the_device_and_gid_are_chosen_by_the_address() {
+    let options = LinkOptions::default();
+    let named = |url: &str, names: &str| {
+        let error = Listener::bind(&url.parse().unwrap(), &options).err().expect("no such thing").to_string();
+        assert!(error.contains(names), "{error}");
+    };
+    named("rdma://127.0.0.1:0?device=none0", "no RDMA device none0 here, only: rxe0");
+    named("rdma://127.0.0.1:0?gid=255", "a GID to use at 255 of its table, only: ");
+    named("rdma://127.0.0.1:0?device=rxe0&gid=255", "::ffff:127.0.0.1, rxe0/1)");
+
+    let mut listener = Listener::bind(&"rdma://127.0.0.1:0?device=rxe0".parse().unwrap(), &options).unwrap();
+    let address = listener.address().to_string();
+    assert!(!address.contains('?'), "what others connect to: {address}");
+    let wrong = connect(&format!("{address}?device=none0").parse().unwrap(), &options, soon());
+    assert!(wrong.err().expect("no such device").to_string().contains("rxe0"));
+    let right = format!("{address}?device=rxe0").parse().unwrap();
+    let connecting = std::thread::spawn(move || connect(&right, &LinkOptions::default(), soon()).unwrap());
+    listener.accept(soon()).unwrap();
+    connecting.join().unwrap();
+}
+
 fn pattern(one_sided: &OneSided, len: usize, seed: u8) -> Arc<Block> {
     let mut block = one_sided.heap().unwrap().block(len).unwrap();
     block.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at as u8 ^ (at >> 8) as u8).wrapping_add(seed));

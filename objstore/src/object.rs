@@ -357,7 +357,7 @@ impl Object {
             token,
             codec: of.codec.0,
         };
-        Ok(Granted::new(raw, &self.client.session.url))
+        Ok(Granted::new(raw, &self.client.session.place()))
     }
 
     // Where the pages are.

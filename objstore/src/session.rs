@@ -11,6 +11,7 @@
 use crate::error::status_error;
 use crate::object::Object;
 use crate::{StoreError, Subject};
+use dmrpc_fabric::address::Address;
 use dmrpc_fabric::link::{Body, Destination, LinkError, Sender, TrySendError};
 use dmrpc_pages::Extent;
 use dmrpc_wire::{ObjectId, RegionInfo, ReleaseEntry, Request, SegmentInfo, SlotLease, Stats, Status};
@@ -211,6 +212,11 @@ impl Session {
 
     pub(crate) fn ring(&self) {
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+
+    /// Where the node is, as others may know it.
+    pub(crate) fn place(&self) -> String {
+        self.url.parse::<Address>().map_or_else(|_| self.url.clone(), |address| address.without_options().to_string())
     }
 
     pub(crate) fn unreachable(&self, why: &dyn std::fmt::Display) -> StoreError {

@@ -30,6 +30,8 @@ type Outgoing = Arc<tokio::sync::Mutex<Option<Arc<Peer>>>>;
 
 pub(crate) struct Links {
     limits: Limits,
+    /// What addresses that were given here said by their options, for all links of their kind.
+    learned: Mutex<LinkOptions>,
     addresses: Mutex<Vec<Arc<str>>>,
     /// What refs carry, if it is not the first address.
     advertise: Option<Arc<str>>,
@@ -41,6 +43,7 @@ pub(crate) struct Links {
 impl Links {
     pub(crate) fn new(limits: Limits, advertise: Option<Arc<str>>) -> Self {
         Self {
+            learned: Mutex::new(LinkOptions::default().max_body_bytes(limits.max_message_bytes)),
             limits,
             advertise,
             addresses: Mutex::default(),
@@ -65,7 +68,19 @@ impl Links {
     }
 
     fn options(&self) -> LinkOptions {
-        LinkOptions::default().max_body_bytes(self.limits.max_message_bytes)
+        self.learned.lock().clone()
+    }
+
+    /// An address that was given here, without its options: those are kept for all links of its kind, and don't travel with refs.
+    pub(crate) fn learn(&self, address: &str) -> Arc<str> {
+        match address.parse::<Address>() {
+            Ok(parsed) => {
+                self.learned.lock().adopt(&parsed);
+                parsed.without_options().to_string().into()
+            }
+            // Whoever makes a link to it says what is wrong.
+            Err(_) => address.into(),
+        }
     }
 
     pub(crate) fn listen(&self, system: &System, address: &str) -> Result<(), ActorError> {
@@ -74,6 +89,7 @@ impl Links {
             why: error.to_string().into(),
         };
         let parsed: Address = address.parse().map_err(|error: LinkError| failed(&error))?;
+        self.learned.lock().adopt(&parsed);
         let listener = Listener::bind(&parsed, &self.options()).map_err(|error| failed(&error))?;
         let bound: Arc<str> = listener.address().to_string().into();
         let listener = {

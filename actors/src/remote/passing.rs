@@ -6,6 +6,7 @@
 use super::attach;
 use super::route::{Place, Route, fnv1a};
 use crate::{Actor, ActorRef, Recipient, System, recipient};
+use dmrpc_fabric::address::Address;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::sync::Arc;
 
@@ -63,7 +64,12 @@ impl<'de, A: Actor> Deserialize<'de> for ActorRef<A> {
             Passed::At { address, name } if system.0.links.is_own(&address) => {
                 system.find(&name).map_err(D::Error::custom)
             }
-            Passed::At { address, name } => Ok(remote(system, Place::Address(address.into()), name)),
+            Passed::At { address, name } => {
+                // What links here go through, and trust, is not for a peer to say.
+                let address =
+                    address.parse::<Address>().map_or(address, |address| address.without_options().to_string());
+                Ok(remote(system, Place::Address(address.into()), name))
+            }
             Passed::Mine { name } => Ok(remote(system, Place::Link(peer), name)),
             Passed::Yours { name } => system.find(&name).map_err(D::Error::custom),
         }

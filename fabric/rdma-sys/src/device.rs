@@ -50,7 +50,7 @@ pub struct Selection {
     /// Only the device of this name.
     pub device: Option<String>,
     /// Only the entry of this number in a port's table.
-    pub gid_index: Option<u32>,
+    pub gid_index: Option<u8>,
     /// The address that links come to or go from; that failing, any.
     pub near: Option<IpAddr>,
 }
@@ -121,6 +121,7 @@ impl Device {
         let list = DeviceList::read(library)?;
         let mut found: Option<(u32, Device, Port)> = None;
         let (mut names, mut opened, mut active, mut failure) = (Vec::new(), false, false, None);
+        let mut passed_over = Vec::new();
         for &device in list.devices() {
             // SAFETY: the device is of the list, which is still there; names are texts that end in 0.
             let name = unsafe { CStr::from_ptr((library.ibv_get_device_name)(device)) }.to_string_lossy().into_owned();
@@ -139,7 +140,17 @@ impl Device {
             opened = true;
             for port in device.ports()? {
                 active = true;
-                for (fitness, port) in device.gids(&port, selection) {
+                for (fitness, port) in device.gids(&port, selection.near) {
+                    if selection.gid_index.is_some_and(|wanted| wanted != port.gid_index) {
+                        passed_over.push(format!(
+                            "{} ({}, {}/{})",
+                            port.gid_index,
+                            port.gid,
+                            device.name(),
+                            port.number
+                        ));
+                        continue;
+                    }
                     if found.as_ref().is_none_or(|(best, ..)| fitness > *best) {
                         found = Some((fitness, device.clone(), port));
                     }
@@ -150,9 +161,11 @@ impl Device {
         match found {
             Some((_, device, port)) => Ok((device, port)),
             None if names.is_empty() => Err(no_device()),
-            None if opened && active => Err(RdmaError::NoGid {
-                wanted: selection.near.map(Gid::of).filter(|_| selection.gid_index.is_none()),
-                present,
+            None if opened && active => Err(match selection.gid_index {
+                Some(wanted) if !passed_over.is_empty() => {
+                    RdmaError::NoSuchGid { wanted, present: passed_over.join(", ") }
+                }
+                _ => RdmaError::NoGid { wanted: selection.near.map(Gid::of), present },
             }),
             None if opened => Err(RdmaError::NoPort { present }),
             None => Err(failure.unwrap_or_else(|| RdmaError::NoSuchDevice {
@@ -236,13 +249,10 @@ impl Device {
     }
 
     /// The GIDs of a port that can be used, and how well each fits.
-    fn gids(&self, (port, entries): &(Port, u32), selection: &Selection) -> Vec<(u32, Port)> {
-        let near = selection.near.map(Gid::of);
+    fn gids(&self, (port, entries): &(Port, u32), near: Option<IpAddr>) -> Vec<(u32, Port)> {
+        let near = near.map(Gid::of);
         let mut gids = Vec::new();
         for index in 0..(*entries).min(256) {
-            if selection.gid_index.is_some_and(|wanted| wanted != index) {
-                continue;
-            }
             let mut entry = MaybeUninit::<ibv_gid_entry>::zeroed();
             let (context, number) = (self.context(), u32::from(port.number));
             // SAFETY: an open device, and room for the answer, whose size is told.

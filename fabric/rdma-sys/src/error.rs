@@ -54,14 +54,21 @@ pub enum RdmaError {
     },
     /// No GID that can be used.
     #[error(
-        "no active port of {present} has {}: give its network interface an address, or choose an entry of \
-         `rdma_gids` with DMRPC_RDMA_GID",
+        "no active port of {present} has {}: give its network interface an address",
         match wanted { Some(gid) => format!("the GID {gid}"), None => "a RoCEv2 GID".to_owned() }
     )]
     NoGid {
         /// The GID that was looked for, if it was a certain one.
         wanted: Option<Gid>,
         /// What there is.
+        present: String,
+    },
+    /// No GID that can be used at this place of the table.
+    #[error("no active port has a GID to use at {wanted} of its table, only: {present}")]
+    NoSuchGid {
+        /// The number of the entry that was asked for.
+        wanted: u8,
+        /// The entries that there are, with their ports.
         present: String,
     },
     /// Memory may not be locked.

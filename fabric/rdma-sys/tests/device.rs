@@ -95,10 +95,14 @@ fn a_device_or_gid_that_is_not_there_is_named() {
     let wrong = Selection { device: Some("none0".to_owned()), ..Selection::default() };
     assert!(matches!(Device::open(&wrong), Err(RdmaError::NoSuchDevice { wanted, .. }) if wanted == "none0"));
     let wrong = Selection { gid_index: Some(250), ..Selection::default() };
-    assert!(matches!(Device::open(&wrong), Err(RdmaError::NoGid { .. })));
+    let error = Device::open(&wrong).unwrap_err();
+    assert!(matches!(error, RdmaError::NoSuchGid { wanted: 250, .. }), "{error}");
+    assert!(error.to_string().contains("::ffff:127.0.0.1"), "what there is: {error}");
     let near = Selection { near: Some("127.0.0.1".parse().unwrap()), ..Selection::default() };
     let (_, port) = Device::open(&near).unwrap();
     assert!(port.gid.is_ipv4() && port.gid == Gid::of("127.0.0.1".parse().unwrap()), "{port:?}");
+    let chosen = Selection { gid_index: Some(port.gid_index), ..Selection::default() };
+    assert_eq!(Device::open(&chosen).unwrap().1.gid_index, port.gid_index);
 }
 
 #[test]

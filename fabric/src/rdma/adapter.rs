@@ -1,7 +1,9 @@
 //! The device, port and domains of this process.
 
 use super::heap::Heap;
+use crate::address::AdapterChoice;
 use crate::link::LinkError;
+use crate::options::LinkOptions;
 use dmrpc_rdma_sys::{Device, Port, ProtectionDomain, Selection};
 use parking_lot::Mutex;
 use std::net::IpAddr;
@@ -25,17 +27,17 @@ struct Own {
 static ADAPTERS: Mutex<Vec<Arc<Adapter>>> = Mutex::new(Vec::new());
 
 impl Adapter {
-    /// The one for links that go from or come to `address`, or what the environment chooses.
-    pub(super) fn near(address: IpAddr) -> Result<Arc<Self>, LinkError> {
+    /// The one for links that go from or come to `address`, as far as it is left open by what that said to go through, or else by
+    /// the options.
+    pub(super) fn near(
+        address: IpAddr,
+        through: &AdapterChoice,
+        options: &LinkOptions,
+    ) -> Result<Arc<Self>, LinkError> {
+        let choice = if through.is_some() { through } else { &options.rdma_through };
         let selection = Selection {
-            device: variable("DMRPC_RDMA_DEVICE"),
-            gid_index: match variable("DMRPC_RDMA_GID") {
-                Some(index) => Some(index.parse().map_err(|_| LinkError::Address {
-                    address: index,
-                    why: "DMRPC_RDMA_GID is the number of an entry in the port's table of GIDs",
-                })?),
-                None => None,
-            },
+            device: choice.device.clone(),
+            gid_index: choice.gid_index,
             near: (!address.is_unspecified()).then(|| address.to_canonical()),
         };
         let (device, port) = Device::open(&selection)?;
@@ -80,8 +82,4 @@ impl Adapter {
         *own = Some(made.clone());
         Ok(made)
     }
-}
-
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }

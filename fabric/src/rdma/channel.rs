@@ -7,21 +7,26 @@
 //! large operations, so that no message waits behind those.
 
 use super::adapter::Adapter;
+use super::chain::Flight;
+use super::control::{Farewells, say_receiver_gone, say_sender_gone};
+use super::end::End;
+use super::handle::Handle;
 use super::hello::Hello;
+use super::lane::Lane;
 use super::one_sided::{OneSided, Operation};
 use super::receiver::RdmaReceiver;
-use super::say;
 use super::sender::RdmaSender;
-use super::slots::{RECEIVE_SLOTS, SEND_SLOTS, SLOT_BYTES, SLOT_HEADER_BYTES, SlotHeader, Slots, WINDOW};
+use super::sleeper::Sleeper;
+use super::slots::{RECEIVE_SLOTS, SEND_SLOTS, SLOT_BYTES, SLOT_HEADER_BYTES, SlotHeader, Slots};
+use super::traffic::Traffic;
+use super::window::Window;
 use crate::link::{Interest, Interests, Link, LinkError, Peer};
 use crate::options::LinkOptions;
 use crate::queue::Queue;
 use dmrpc_rdma_sys::raw::*;
-use dmrpc_rdma_sys::{CompletionQueue, ProtectionDomain, QueuePair, QueuePairOptions, RdmaError, Timing, status_text};
+use dmrpc_rdma_sys::{CompletionQueue, ProtectionDomain, QueuePair, QueuePairOptions, RdmaError, Timing};
 use parking_lot::Mutex;
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::{SocketAddr, TcpStream};
@@ -38,8 +43,6 @@ const BULK_SENDS: u32 = 64;
 const CREDIT_SENDS: usize = 8;
 /// Up to here what is sent is copied when it is posted: the device need not fetch it. More makes work requests larger.
 const INLINE_BYTES: u32 = 188;
-/// Of so many work requests one completes at the latest.
-const SIGNAL_EVERY: u32 = 16;
 /// A peer that does not answer is given up after 0.13 s × 7, on hardware up to four times that.
 const TIMING: Timing = Timing { timeout: 15, retries: 6 };
 /// The most READs that a peer is asked to answer at a time.
@@ -52,39 +55,6 @@ const GATHERED_PIECES: usize = 32;
 const LOOKS_A_LISTENING: u32 = 256;
 /// How long a device may take to give back what was posted to a queue pair in error.
 const FLUSH: Duration = Duration::from_millis(20);
-/// How long what was sent may still be on its way when both halves are gone.
-const LINGER: Duration = Duration::from_secs(5);
-/// As long as that whoever drops the last half sees to it; then a thread does.
-const LINGER_HERE: Duration = Duration::from_millis(1);
-
-/// On the control channel: the sender's half is gone, after so many slots of bytes (u64).
-const SENDER_GONE: u8 = b'E';
-/// On the control channel: the receiver's half is gone.
-const RECEIVER_GONE: u8 = b'R';
-
-/// Which queue pair work goes through. Work of one lane is done in order, work of different ones in any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
-    /// For messages, and operations that are to be done in their order.
-    Messages = 0,
-    /// For operations that take so long that no message is to wait for them.
-    Bulk = 1,
-}
-
-impl Lane {
-    const ALL: [Self; 2] = [Self::Messages, Self::Bulk];
-
-    /// The number by which the device knows a piece of work of this lane.
-    fn work_id(self, number: u64) -> u64 {
-        number << 1 | self as u64
-    }
-
-    /// The lane and number of a piece of work.
-    fn of_work(id: u64) -> (Self, u64) {
-        (if id & 1 == 0 { Self::Messages } else { Self::Bulk }, id >> 1)
-    }
-}
-
 /// Queue pairs with their queues, slots and control channel.
 pub(super) struct Channel {
     // Gone before what they work on.
@@ -100,146 +70,22 @@ pub(super) struct Channel {
     options: LinkOptions,
 }
 
-/// Why a channel is of no more use.
-#[derive(Clone, Copy, Debug)]
-enum End {
-    Closed,
-    Protocol(&'static str),
-    Status(ibv_wc_status),
-    Device,
-}
-
-impl End {
-    fn error(self) -> LinkError {
-        let io = |text: &'static str| LinkError::Io { doing: "using RDMA", source: std::io::Error::other(text) };
-        match self {
-            Self::Closed => LinkError::Closed,
-            Self::Protocol(what) => LinkError::Protocol(what),
-            Self::Status(IBV_WC_WR_FLUSH_ERR | IBV_WC_RETRY_EXC_ERR | IBV_WC_RNR_RETRY_EXC_ERR) => LinkError::Closed,
-            Self::Status(status) => io(status_text(status)),
-            Self::Device => io("the device took no more work"),
-        }
-    }
-}
-
-/// What a posted work request leaves when it has completed.
-enum Flight {
-    /// A slot to send from.
-    Slot(u32),
-    /// Nothing: it was copied, or it is not the last of its operation.
-    Nothing,
-    /// The end of an operation, whose memory it keeps.
-    Operation(Operation),
-}
-
-/// An eventfd that one half sleeps on.
-pub(super) struct Sleeper {
-    bell: Arc<OwnedFd>,
-    rung: bool,
-    asleep: bool,
-}
-
-impl Sleeper {
-    fn new() -> Result<Self, LinkError> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|error| LinkError::io("making an eventfd", error))?;
-        Ok(Self { bell: Arc::new(bell), rung: false, asleep: false })
-    }
-
-    fn wake(&mut self) {
-        if std::mem::take(&mut self.asleep) {
-            self.stay_ready();
-        }
-    }
-
-    /// Rings, whether it sleeps or not.
-    fn stay_ready(&mut self) {
-        if !std::mem::replace(&mut self.rung, true) {
-            // It can only fail when the counter is full, and then it is readable anyhow.
-            let _ = rustix::io::write(&*self.bell, &1u64.to_ne_bytes());
-        }
-    }
-
-    fn silence(&mut self) {
-        if std::mem::take(&mut self.rung) {
-            let _ = rustix::io::read(&*self.bell, &mut [0u8; 8]);
-        }
-    }
-}
-
-/// Work requests that go behind one doorbell.
-#[derive(Default)]
-struct Chain {
-    works: Vec<ibv_send_wr>,
-    pieces: Vec<ibv_sge>,
-    /// What each leaves.
-    flights: Vec<Flight>,
-}
-
-// SAFETY: the pointers in it are made and used within one call.
-unsafe impl Send for Chain {}
-
-impl Chain {
-    fn add(&mut self, work: ibv_send_wr, piece: ibv_sge, flight: Flight) {
-        self.works.push(work);
-        self.pieces.push(piece);
-        self.flights.push(flight);
-    }
-}
-
-/// What is on its way over one queue pair.
-#[derive(Default)]
-struct Traffic {
-    chain: Chain,
-    /// What is posted and has not completed, oldest first, and the number of the first.
-    flights: VecDeque<Flight>,
-    first_flight: u64,
-    /// Work requests posted since one was to complete.
-    unsignaled: u32,
-    /// Operations that are not wholly posted, in order.
-    operations: VecDeque<Operation>,
-}
-
-impl Traffic {
-    /// How many work requests are posted, or will be with the next doorbell.
-    fn used(&self) -> usize {
-        self.flights.len() + self.chain.works.len()
-    }
-
-    fn is_idle(&self) -> bool {
-        self.flights.is_empty() && self.operations.is_empty()
-    }
-}
-
 pub(super) struct State {
     lanes: [Traffic; 2],
     free_slots: Vec<u32>,
     /// Of the operations that are posted, how many somebody waits for.
     awaited: usize,
-    /// Slots of bytes sent: in all, and modulo 2^32; and how many of them the peer has taken, modulo 2^32.
-    sent_in_all: u64,
-    sent: u32,
-    peer_taken: u32,
+    window: Window,
     /// Slots of bytes that came and are not taken yet, with their length.
     came: VecDeque<(u32, usize)>,
     /// How many came in all.
     arrived: u64,
-    /// How many were taken, and what the peer was told of that, modulo 2^32.
-    taken: u32,
-    told: u32,
     /// Looks in vain since the control channel was heard.
     looks: u32,
     /// What ended, to be told when the lock is free.
     done: Vec<(Operation, Result<(), End>)>,
     end: Option<End>,
-    /// The peer sends no more than so many slots of bytes.
-    peer_end: Option<u64>,
-    /// What came of something on the control channel.
-    heard: Vec<u8>,
-    /// The peer's receiver is not there any more.
-    deaf: bool,
-    /// Nor is anything else of it.
-    peer_gone: bool,
+    farewells: Farewells,
     receiver: Sleeper,
     sender: Sleeper,
     /// Whether the channels become readable at the next completion, or are.
@@ -252,9 +98,9 @@ impl State {
         &mut self.lanes[lane as usize]
     }
 
-    /// Whether the peer may wait for being told what was taken.
-    fn owes_credit(&self) -> bool {
-        self.taken.wrapping_sub(self.told) >= WINDOW / 2
+    /// Whether all that the peer sends has come.
+    fn has_all(&self) -> bool {
+        self.farewells.peer_end == Some(self.arrived)
     }
 }
 
@@ -279,20 +125,13 @@ impl Channel {
             lanes: Default::default(),
             free_slots: (RECEIVE_SLOTS..RECEIVE_SLOTS + SEND_SLOTS).collect(),
             awaited: 0,
-            sent_in_all: 0,
-            sent: 0,
-            peer_taken: 0,
+            window: Window::default(),
             came: VecDeque::new(),
             arrived: 0,
-            taken: 0,
-            told: 0,
             looks: 0,
             done: Vec::new(),
             end: None,
-            peer_end: None,
-            heard: Vec::new(),
-            deaf: false,
-            peer_gone: false,
+            farewells: Farewells::default(),
             receiver: Sleeper::new()?,
             sender: Sleeper::new()?,
             armed_sends: false,
@@ -364,14 +203,14 @@ impl Channel {
     /// The link over a channel that is connected at both ends. `domain`: which of the acceptor's it is in.
     pub(super) fn into_link(self, peer: SocketAddr, domain: Option<usize>, theirs: &Hello) -> Result<Link, LinkError> {
         let max_body_bytes = self.options.max_body_bytes.min(theirs.body_limit);
-        let handle = Arc::new(Handle(Some(self)));
+        let handle = Arc::new(Handle::new(self));
         let channel = handle.channel();
         let interests = |of: fn(&State) -> &Sleeper| -> Result<[OwnedFd; 4], LinkError> {
             let again = |fd: std::os::fd::BorrowedFd<'_>| {
                 fd.try_clone_to_owned().map_err(|error| LinkError::io("duplicating a descriptor", error))
             };
             Ok([
-                again(of(&channel.state.lock()).bell.as_fd())?,
+                again(of(&channel.state.lock()).as_fd())?,
                 again(channel.receives.channel().as_fd())?,
                 again(channel.sends.channel().as_fd())?,
                 again(channel.control.as_fd())?,
@@ -428,7 +267,7 @@ impl Channel {
             }
         }
         for lane in Lane::ALL {
-            if !state.lane(lane).operations.is_empty() {
+            if state.lane(lane).waiting() > 0 {
                 self.post_operations(state, lane);
                 self.ring_doorbell(state, lane);
             }
@@ -458,10 +297,9 @@ impl Channel {
             Err(LinkError::Protocol(what)) => return self.end(state, End::Protocol(what)),
             Err(_) => return self.end(state, End::Closed),
         };
-        if header.taken.wrapping_sub(state.peer_taken) > state.sent.wrapping_sub(state.peer_taken) {
+        if !state.window.hear(header.taken) {
             return self.end(state, End::Protocol("a credit for what was not sent"));
         }
-        state.peer_taken = header.taken;
         if header.has_bytes {
             state.arrived += 1;
             state.came.push_back((slot, len));
@@ -472,12 +310,7 @@ impl Channel {
 
     fn completed(&self, state: &mut State, completion: &ibv_wc) {
         let (lane, number) = Lane::of_work(completion.wr_id);
-        // Work is done in order: what was posted before and did not ask to be told of is done as well.
-        while state.lane(lane).first_flight <= number {
-            let traffic = state.lane(lane);
-            let Some(flight) = traffic.flights.pop_front() else { break };
-            let is_it = traffic.first_flight == number;
-            traffic.first_flight += 1;
+        while let Some((flight, is_it)) = state.lane(lane).land(number) {
             match flight {
                 Flight::Slot(slot) => state.free_slots.push(slot),
                 Flight::Nothing => {}
@@ -504,7 +337,7 @@ impl Channel {
             state.end = Some(end);
             self.refuse();
             for lane in Lane::ALL {
-                let left = std::mem::take(&mut state.lane(lane).operations);
+                let left = state.lane(lane).take_operations();
                 state.done.extend(left.into_iter().map(|operation| (operation, Err(end))));
             }
         }
@@ -530,7 +363,7 @@ impl Channel {
         // The device gives everything back at once, in its own thread if it is software.
         while !self.with(|state| {
             self.pump(state);
-            state.lanes.iter().all(|lane| lane.flights.is_empty())
+            state.lanes.iter().all(Traffic::has_landed)
         }) && started.elapsed() < FLUSH
         {
             std::thread::yield_now();
@@ -541,34 +374,13 @@ impl Channel {
 
     /// Hears what was said on the control channel. Whether there was anything.
     fn listen(&self, state: &mut State) -> bool {
-        let mut news = false;
-        while !state.peer_gone {
-            let mut buffer = [0; 32];
-            match recv(&self.control, &mut buffer, RecvFlags::DONTWAIT) {
-                Ok((_, count @ 1..)) => state.heard.extend_from_slice(&buffer[..count]),
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => continue,
-                Ok((_, 0)) | Err(_) => state.peer_gone = true,
+        let news = match state.farewells.hear(&self.control) {
+            Ok(news) => news,
+            Err(what) => {
+                self.end(state, End::Protocol(what));
+                return true;
             }
-            news = true;
-            loop {
-                match *state.heard {
-                    [SENDER_GONE, a, b, c, d, e, f, g, h, ..] => {
-                        state.peer_end = Some(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
-                        state.heard.drain(..9);
-                    }
-                    [RECEIVER_GONE, ..] => {
-                        state.deaf = true;
-                        state.heard.drain(..1);
-                    }
-                    [] | [SENDER_GONE, ..] => break,
-                    _ => {
-                        self.end(state, End::Protocol("something else on a control channel"));
-                        return true;
-                    }
-                }
-            }
-        }
+        };
         if news {
             state.receiver.wake();
             state.sender.wake();
@@ -579,12 +391,8 @@ impl Channel {
     // Sending.
 
     fn may_send(&self, state: &State) -> bool {
-        let may_not = state.end.is_some() || state.deaf || state.peer_gone;
-        may_not || (self.has_credit(state) && !state.free_slots.is_empty() && self.room(state) > 0)
-    }
-
-    fn has_credit(&self, state: &State) -> bool {
-        state.sent.wrapping_sub(state.peer_taken) < WINDOW
+        let may_not = state.end.is_some() || state.farewells.deaf || state.farewells.peer_gone;
+        may_not || (state.window.has_credit() && !state.free_slots.is_empty() && self.room(state) > 0)
     }
 
     /// How many work requests may be posted with messages, or added to those that will be, besides credits.
@@ -608,15 +416,13 @@ impl Channel {
                 self.check_sending(state)?;
                 self.post_operations(state, Lane::Messages);
                 // What was written before a message has to be in its place before it.
-                let has_writes =
-                    |state: &mut State| state.lane(Lane::Messages).operations.iter().any(Operation::is_write);
-                let stopped = has_writes(state);
-                while !queue.is_empty() && turn > 0 && !stopped && self.has_credit(state) && self.room(state) > 0 {
+                let stopped = state.lane(Lane::Messages).has_writes();
+                while !queue.is_empty() && turn > 0 && !stopped && state.window.has_credit() && self.room(state) > 0 {
                     let Some(slot) = state.free_slots.pop() else { break };
                     turn = turn.saturating_sub(self.fill(state, slot, queue) as u64);
                 }
                 self.ring_doorbell(state, Lane::Messages);
-                if queue.is_empty() && !has_writes(state) {
+                if queue.is_empty() && !state.lane(Lane::Messages).has_writes() {
                     return Ok(true);
                 }
                 if turn == 0 {
@@ -641,7 +447,7 @@ impl Channel {
     fn check_sending(&self, state: &State) -> Result<(), LinkError> {
         match state.end {
             Some(end) => Err(end.error()),
-            None if state.deaf || state.peer_gone => Err(LinkError::Closed),
+            None if state.farewells.deaf || state.farewells.peer_gone => Err(LinkError::Closed),
             None => Ok(()),
         }
     }
@@ -668,10 +474,8 @@ impl Channel {
             }
             queue.advance(copied);
         }
-        state.sent = state.sent.wrapping_add(1);
-        state.sent_in_all += 1;
-        state.told = state.taken;
-        let header = SlotHeader { taken: state.taken, has_bytes: true }.encode();
+        state.window.send();
+        let header = SlotHeader { taken: state.window.tell(), has_bytes: true }.encode();
         // SAFETY: as above.
         unsafe { start.cast::<[u8; SLOT_HEADER_BYTES]>().write(header) };
         self.add_slot(state, slot, len);
@@ -685,18 +489,17 @@ impl Channel {
             work.send_flags = IBV_SEND_INLINE;
         }
         let piece = self.slots.piece(slot, len);
-        state.lane(Lane::Messages).chain.add(work, piece, Flight::Slot(slot));
+        state.lane(Lane::Messages).add_slot(work, piece, slot);
     }
 
     /// Tells the peer what was taken, if it may be waiting for that.
     fn give_credit(&self, state: &mut State) {
-        if !state.owes_credit() || state.end.is_some() {
+        if !state.window.owes_credit() || state.end.is_some() {
             return;
         }
         // Without a slot, when one has come back.
         let Some(slot) = state.free_slots.pop() else { return };
-        state.told = state.taken;
-        let header = SlotHeader { taken: state.taken, has_bytes: false }.encode();
+        let header = SlotHeader { taken: state.window.tell(), has_bytes: false }.encode();
         // SAFETY: a slot that is free is ours.
         unsafe { self.slots.at(slot).cast::<[u8; SLOT_HEADER_BYTES]>().write(header) };
         self.add_slot(state, slot, SLOT_HEADER_BYTES);
@@ -712,7 +515,7 @@ impl Channel {
                 state.done.push((operation, Err(end)));
                 return;
             }
-            state.lane(lane).operations.push_back(operation);
+            state.lane(lane).add_operation(operation);
             if now {
                 self.post_operations(state, lane);
                 self.ring_doorbell(state, lane);
@@ -731,50 +534,19 @@ impl Channel {
     }
 
     fn post_operations(&self, state: &mut State, lane: Lane) {
-        let State { lanes, awaited, .. } = state;
-        let traffic = &mut lanes[lane as usize];
-        while self.room_of(lane, traffic) > 0
-            && let Some(operation) = traffic.operations.front_mut()
-        {
-            let (work, piece, is_last) = operation.next_work(self.adapter.port.max_message_bytes);
-            let mut flight = Flight::Nothing;
-            if is_last {
-                let operation = traffic.operations.pop_front().expect("looked at");
-                *awaited += usize::from(operation.is_awaited());
-                flight = Flight::Operation(operation);
-            }
-            traffic.chain.add(work, piece, flight);
-        }
+        let room = self.room_of(lane, state.lane(lane));
+        let awaited = state.lane(lane).chain_operations(room, self.adapter.port.max_message_bytes);
+        state.awaited += awaited;
     }
 
     /// Posts the chain of a lane.
     fn ring_doorbell(&self, state: &mut State, lane: Lane) {
-        let Traffic { chain: Chain { works, pieces, flights }, flights: flying, first_flight, unsignaled, .. } =
-            state.lane(lane);
-        let count = works.len();
-        if count == 0 {
-            return;
-        }
-        for index in 0..count {
-            let next = works.as_mut_ptr().wrapping_add(index + 1);
-            let work = &mut works[index];
-            work.wr_id = lane.work_id(*first_flight + (flying.len() + index) as u64);
-            work.sg_list = &mut pieces[index];
-            work.num_sge = 1;
-            work.next = if index + 1 < count { next } else { ptr::null_mut() };
-            *unsignaled += 1;
-            let is_awaited = matches!(&flights[index], Flight::Operation(operation) if operation.is_awaited());
-            if is_awaited || index + 1 == count || *unsignaled >= SIGNAL_EVERY {
-                work.send_flags |= IBV_SEND_SIGNALED;
-                *unsignaled = 0;
-            }
-        }
-        // SAFETY: chain and pieces stand still during the call; slots live as long as the pair, and operations keep their memory
-        // until they have completed (invariant 3).
-        let posted = unsafe { self.pair(lane).post_send(works.as_mut_ptr()) };
-        works.clear();
-        pieces.clear();
-        flying.extend(flights.drain(..));
+        let traffic = state.lane(lane);
+        let Some(first) = traffic.link_up(lane) else { return };
+        // SAFETY: the chain stands still during the call; slots live as long as the pair, and operations keep their memory until
+        // they have completed (invariant 3).
+        let posted = unsafe { self.pair(lane).post_send(first) };
+        traffic.posted();
         if posted.is_err() {
             self.end(state, End::Device);
         }
@@ -789,7 +561,7 @@ impl Channel {
             state.receiver.asleep = false;
             state.receiver.silence();
             if let Some(slot) = read {
-                state.taken = state.taken.wrapping_add(1);
+                state.window.take();
                 if state.end.is_none() && self.post_receive(slot).is_err() {
                     self.end(state, End::Device);
                 }
@@ -802,15 +574,15 @@ impl Channel {
                 if let Some((slot, len)) = state.came.pop_front() {
                     return Ok(Some((slot, len)));
                 }
-                if state.peer_end == Some(state.arrived) {
+                if state.has_all() {
                     return Err(LinkError::Closed);
                 }
                 match state.end {
                     Some(end) => return Err(end.error()),
-                    None if state.peer_gone && attempt > 0 => return Err(LinkError::Closed),
+                    None if state.farewells.peer_gone && attempt > 0 => return Err(LinkError::Closed),
                     None => {}
                 }
-                if self.listen(state) || state.peer_gone {
+                if self.listen(state) || state.farewells.peer_gone {
                     // What it sent before is there by now.
                     continue;
                 }
@@ -838,10 +610,7 @@ impl Channel {
             state.receiver.asleep = false;
             self.pump(state);
             let has_come = |state: &State| {
-                !state.came.is_empty()
-                    || state.end.is_some()
-                    || state.peer_gone
-                    || state.peer_end == Some(state.arrived)
+                !state.came.is_empty() || state.end.is_some() || state.farewells.peer_gone || state.has_all()
             };
             if has_come(state) {
                 return true;
@@ -868,8 +637,8 @@ impl Channel {
         // What was asked for before may have been given, to one who was awake by then.
         self.take_events(state);
         loop {
-            let waiting = state.lanes.iter().map(|lane| lane.operations.len()).sum::<usize>();
-            let waits_for_sends = state.awaited + waiting > 0 || state.owes_credit();
+            let waiting = state.lanes.iter().map(Traffic::waiting).sum::<usize>();
+            let waits_for_sends = state.awaited + waiting > 0 || state.window.owes_credit();
             let for_sends = state.sender.asleep || (state.receiver.asleep && waits_for_sends);
             let for_receives = state.sender.asleep || state.receiver.asleep;
             let mut armed = Ok(());
@@ -899,53 +668,21 @@ impl Channel {
 
     /// The half that sends is gone: the peer is told after how many slots.
     pub(super) fn sender_gone(&self) {
-        let sent = self.with(|state| state.sent_in_all);
-        let mut message = [SENDER_GONE; 9];
-        message[1..].copy_from_slice(&sent.to_le_bytes());
-        // A peer that is gone need not know.
-        let _ = say(&self.control, &message);
+        let sent = self.with(|state| state.window.sent_in_all());
+        say_sender_gone(&self.control, sent);
     }
 
     /// The half that receives is gone.
     pub(super) fn receiver_gone(&self) {
-        let _ = say(&self.control, &[RECEIVER_GONE]);
+        say_receiver_gone(&self.control);
     }
 
     /// Whether nothing is on its way any more.
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.with(|state| {
             self.pump(state);
             state.end.is_some() || state.lanes.iter().all(Traffic::is_idle)
         })
-    }
-}
-
-/// A channel that whoever uses it last leaves to end in its own time.
-pub(super) struct Handle(Option<Channel>);
-
-impl Handle {
-    pub(super) fn channel(&self) -> &Channel {
-        self.0.as_ref().expect("taken when it is dropped")
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        let channel = self.0.take().expect("dropped once");
-        let started = Instant::now();
-        while !channel.is_idle() {
-            if started.elapsed() > LINGER_HERE {
-                let linger = move || {
-                    while !channel.is_idle() && started.elapsed() < LINGER {
-                        std::thread::sleep(Duration::from_millis(1));
-                    }
-                };
-                // Without a thread what is on its way may be lost, as it is when a process ends.
-                let _ = std::thread::Builder::new().name("dmrpc-rdma-end".into()).spawn(linger);
-                return;
-            }
-            std::thread::yield_now();
-        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! What each side says first, over the control channel. `docs/rdma.md` draws it.
 #![forbid(unsafe_code)]
 
-use super::channel::{Channel, Lane};
-use super::failed;
+use super::channel::Channel;
+use super::lane::Lane;
 use super::slots::{SLOT_BYTES, WINDOW};
 use crate::link::LinkError;
 use dmrpc_rdma_sys::Gid;
@@ -146,7 +146,7 @@ impl Greeting {
                 Ok((_, count)) => self.bytes.extend_from_slice(&buffer[..count]),
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(failed("receiving a hello", error)),
+                Err(error) => return Err(LinkError::socket("receiving a hello", error)),
             }
         }
     }

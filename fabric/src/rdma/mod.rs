@@ -5,8 +5,11 @@
 //! | `adapter.rs` | `Adapter`: the device, port and domains of this process |
 //! | `hello.rs` | `Hello`: what each side says first, over TCP |
 //! | `acceptor.rs` | `Acceptor`: those who connect, all at once |
-//! | `slots.rs` | `Slots`: registered memory for messages |
-//! | `channel.rs` | `Channel`: the queue pairs of a link, and all that is on its way |
+//! | `control.rs` | the control channel, and the `Farewells` on it |
+//! | `slots.rs`, `window.rs` | `Slots`: registered memory for messages; `Window`: how many of them may be sent |
+//! | `channel.rs`, `handle.rs` | `Channel`: the queue pairs of a link, and what is done with them; `Handle`: who has it, and its last moments |
+//! | `lane.rs`, `traffic.rs`, `chain.rs` | `Lane`: one of the queue pairs; `Traffic`: what is on its way there; `Chain`: what goes behind one doorbell |
+//! | `sleeper.rs`, `end.rs` | `Sleeper`: what a half sleeps on; `End`: why there is no more |
 //! | `sender.rs`, `receiver.rs` | the halves |
 //! | `one_sided.rs` | [`OneSided`]: reads and writes of the peer's memory |
 //! | `heap.rs` | [`Heap`]: registered memory to read into and write from |
@@ -19,32 +22,40 @@
 
 mod acceptor;
 mod adapter;
+mod chain;
 mod channel;
+mod control;
+mod end;
+mod handle;
 mod heap;
 mod hello;
+mod lane;
 mod one_sided;
 mod receiver;
 mod sender;
+mod sleeper;
 mod slots;
+mod traffic;
+mod window;
 
 pub(crate) use acceptor::Acceptor;
 pub use dmrpc_rdma_sys::{Access, MemoryRegion};
 pub use heap::{Block, Heap};
 pub use one_sided::{BULK_BYTES, Ending, OneSided, Registrar, RemoteRun, Step};
 
+use crate::address::AdapterChoice;
 use crate::dial::dial;
 use crate::link::{Interest, Link, LinkError};
 use crate::options::LinkOptions;
 use crate::wait::wait;
 use adapter::Adapter;
 use channel::Channel;
+use control::{prepare, say};
 use dmrpc_rdma_sys::RdmaError;
 use hello::{Greeting, Hello, READY, Status};
-use rustix::io::Errno;
-use rustix::net::{SendFlags, send, sockopt};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 impl From<RdmaError> for LinkError {
     fn from(error: RdmaError) -> Self {
@@ -55,49 +66,28 @@ impl From<RdmaError> for LinkError {
     }
 }
 
-/// What an error of the control channel means.
-fn failed(doing: &'static str, error: Errno) -> LinkError {
-    match error {
-        Errno::PIPE | Errno::CONNRESET | Errno::CONNABORTED | Errno::TIMEDOUT | Errno::NOTCONN | Errno::SHUTDOWN => {
-            LinkError::Closed
-        }
-        error => LinkError::io(doing, error),
-    }
-}
-
-/// Says something on the control channel, whose buffer has room for all that is ever said on it.
-fn say(control: &TcpStream, bytes: &[u8]) -> Result<(), LinkError> {
-    match send(control, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-        Ok(sent) if sent == bytes.len() => Ok(()),
-        Ok(_) | Err(Errno::AGAIN) => Err(LinkError::Closed),
-        Err(error) => Err(failed("talking on a control channel", error)),
-    }
-}
-
-/// Has a control channel tell within seconds that its other host is gone.
-fn prepare(control: &TcpStream) -> Result<(), LinkError> {
-    let prepare = || {
-        sockopt::set_tcp_nodelay(control, true)?;
-        sockopt::set_socket_keepalive(control, true)?;
-        sockopt::set_tcp_keepidle(control, Duration::from_secs(2))?;
-        sockopt::set_tcp_keepintvl(control, Duration::from_secs(1))?;
-        sockopt::set_tcp_keepcnt(control, 3)?;
-        sockopt::set_tcp_user_timeout(control, 5_000)?;
-        rustix::io::ioctl_fionbio(control, true)
-    };
-    prepare().map_err(|error| LinkError::io("preparing a control channel", error))
-}
-
 /// Connects to the first address of the host that can be.
-pub(crate) fn connect(host: &str, port: u16, options: &LinkOptions, deadline: Instant) -> Result<Link, LinkError> {
+pub(crate) fn connect(
+    host: &str,
+    port: u16,
+    through: &AdapterChoice,
+    options: &LinkOptions,
+    deadline: Instant,
+) -> Result<Link, LinkError> {
     let (control, address) = dial(host, port, deadline, "connecting a control channel")?;
-    greet(control, address, options, deadline)
+    greet(control, address, through, options, deadline)
 }
 
-fn greet(control: TcpStream, peer: SocketAddr, options: &LinkOptions, deadline: Instant) -> Result<Link, LinkError> {
+fn greet(
+    control: TcpStream,
+    peer: SocketAddr,
+    through: &AdapterChoice,
+    options: &LinkOptions,
+    deadline: Instant,
+) -> Result<Link, LinkError> {
     prepare(&control)?;
     let near = control.local_addr().map_err(|error| LinkError::io("preparing a control channel", error))?;
-    let adapter = Adapter::near(near.ip())?;
+    let adapter = Adapter::near(near.ip(), through, options)?;
     let domain = adapter.own_domain()?;
     let channel = Channel::new(&adapter, &domain, control, options)?;
     let domain_name = options.rdma_domain.as_slice();

@@ -1,7 +1,9 @@
 //! Reads and writes of the peer's memory, in which the peer's processor has no part.
 
-use super::channel::{Channel, Handle, Lane};
+use super::channel::Channel;
+use super::handle::Handle;
 use super::heap::{Block, Heap};
+use super::lane::Lane;
 use crate::link::LinkError;
 use dmrpc_rdma_sys::raw::*;
 use dmrpc_rdma_sys::{Access, MemoryRegion, ProtectionDomain};

@@ -1,7 +1,8 @@
 //! The half of an RDMA link that receives.
 
 use super::OneSided;
-use super::channel::{Handle, interests};
+use super::channel::interests;
+use super::handle::Handle;
 use crate::frame::{Frame, HEADER_BYTES};
 use crate::landing::Landing;
 use crate::link::{Incoming, Interests, LinkError, Receiver, Target};

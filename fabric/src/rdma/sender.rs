@@ -1,7 +1,8 @@
 //! The half of an RDMA link that sends.
 #![forbid(unsafe_code)]
 
-use super::channel::{Handle, interests};
+use super::channel::interests;
+use super::handle::Handle;
 use crate::link::{Body, Interests, LinkError, Sender, TrySendError, check_lengths};
 use crate::options::LinkOptions;
 use crate::queue::{Queue, message_bytes};

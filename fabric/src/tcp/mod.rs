@@ -66,7 +66,7 @@ impl Greeting {
                 Ok((_, count)) => self.filled += count,
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(failed("receiving a hello", error)),
+                Err(error) => return Err(LinkError::socket("receiving a hello", error)),
             }
             let magic = self.filled.min(MAGIC.len());
             if self.bytes[..magic] != MAGIC[..magic] {
@@ -85,17 +85,7 @@ fn greet(socket: &TcpStream, options: &LinkOptions) -> Result<(), LinkError> {
     match send(socket, &hello(options), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
         Ok(HELLO_BYTES) => Ok(()),
         Ok(_) => Err(LinkError::Closed),
-        Err(error) => Err(failed("sending a hello", error)),
-    }
-}
-
-/// What an error of a socket means.
-fn failed(doing: &'static str, error: Errno) -> LinkError {
-    match error {
-        Errno::PIPE | Errno::CONNRESET | Errno::CONNABORTED | Errno::TIMEDOUT | Errno::NOTCONN | Errno::SHUTDOWN => {
-            LinkError::Closed
-        }
-        error => LinkError::io(doing, error),
+        Err(error) => Err(LinkError::socket("sending a hello", error)),
     }
 }
 

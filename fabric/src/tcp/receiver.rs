@@ -1,6 +1,5 @@
 //! The half of a TCP link that receives.
 
-use super::failed;
 use crate::frame::{Frame, HEADER_BYTES};
 use crate::landing::Landing;
 use crate::link::{Incoming, Interest, Interests, LinkError, MAX_HEAD_BYTES, Receiver, Target};
@@ -72,7 +71,7 @@ impl TcpReceiver {
                 Ok((_, count)) => self.came.end += count,
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(failed("receiving", error)),
+                Err(error) => return Err(LinkError::socket("receiving", error)),
             }
         }
         Ok(true)
@@ -172,7 +171,7 @@ impl TcpReceiver {
                 Ok(count) => break count,
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(failed("receiving", error)),
+                Err(error) => return Err(LinkError::socket("receiving", error)),
             }
         };
         drop(parts);

@@ -1,7 +1,6 @@
 //! The half of a TCP link that sends.
 #![forbid(unsafe_code)]
 
-use super::failed;
 use crate::link::{Body, Interest, Interests, LinkError, Sender, TrySendError, check_lengths};
 use crate::queue::{Queue, message_bytes};
 use rustix::io::Errno;
@@ -49,7 +48,7 @@ impl TcpSender {
                 Err(error) => {
                     self.ended = true;
                     self.queue = Queue::default();
-                    return Err(failed("sending", error));
+                    return Err(LinkError::socket("sending", error));
                 }
             }
         }
