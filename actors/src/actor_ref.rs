@@ -59,12 +59,10 @@ impl<A: Actor> ActorRef<A> {
         }
     }
 
-    /// Waits until an actor of this process has ended; `None` at once for one elsewhere.
-    pub async fn ended(&self) -> Option<Exit> {
-        match &self.recipient().0 {
-            Place::Local(sending) => Some(sending.ended().await),
-            Place::Remote(_) => None,
-        }
+    /// Waits until the actor has ended, wherever it lives, without keeping it alive. A supervised one that is begun anew has not ended.
+    /// If an actor elsewhere can't be reached, that is all that can be known of it: [`Exit::Unreachable`].
+    pub async fn ended(&self) -> Exit {
+        self.recipient().ended().await
     }
 
     /// How many messages wait in the mailbox of an actor of this process.

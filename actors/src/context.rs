@@ -1,13 +1,15 @@
 //! What a handler sees of the world.
 
-use crate::mailbox::{Envelope, Mailbox, Sending};
+use crate::mailbox::{Control, Envelope, Mailbox, Sending};
 use crate::remote::peer::Peer;
 use crate::run::CatchPanic;
-use crate::{Actor, ActorError, ActorRef, Recipient, Reply, System};
+use crate::{Actor, ActorError, ActorRef, Beside, Exit, Message, Recipient, Reply, System};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 /// Where a message came from.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +31,8 @@ pub struct Context<A: Actor> {
     pub(crate) stopping: bool,
     detached: JoinSet<()>,
     max_detached: usize,
+    /// Timers and watches.
+    beside: JoinSet<()>,
 }
 
 impl<A: Actor> Context<A> {
@@ -41,6 +45,7 @@ impl<A: Actor> Context<A> {
             stopping: false,
             detached: JoinSet::new(),
             max_detached: max_detached.max(1),
+            beside: JoinSet::new(),
         }
     }
 
@@ -81,6 +86,72 @@ impl<A: Actor> Context<A> {
             }
         };
         self.detached.spawn_on(task, self.system.runtime());
+    }
+
+    /// Sends this actor a message after a delay.
+    pub fn after<M: Message<A>>(&mut self, delay: Duration, message: M) -> Beside {
+        let mailbox = Arc::clone(&self.mailbox);
+        self.beside(async move {
+            sleep(delay).await;
+            mailbox.push_beyond(message.into_mail(Reply::nobody()));
+        })
+    }
+
+    /// Sends this actor a message every `period`, the first after one. The next one waits until the last one is handled, so that no
+    /// more than one is ever in the mailbox.
+    pub fn every<M: Message<A>>(
+        &mut self,
+        period: Duration,
+        mut message: impl FnMut() -> M + Send + 'static,
+    ) -> Beside {
+        let mailbox = Arc::clone(&self.mailbox);
+        self.beside(async move {
+            let mut ticks = interval_at(Instant::now() + period, period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let (sender, handled) = oneshot::channel();
+                mailbox.push_beyond(message().into_mail(Reply::task(sender)));
+                // Whatever came of it.
+                let _ = handled.await;
+            }
+        })
+    }
+
+    /// Sends this actor a message when another has ended, wherever that lives. It is not kept alive by this.
+    pub fn watch<B: Actor, M: Message<A>>(
+        &mut self,
+        other: &ActorRef<B>,
+        message: impl FnOnce(Exit) -> M + Send + 'static,
+    ) -> Beside {
+        let (mailbox, end) = (Arc::clone(&self.mailbox), other.recipient().ended());
+        self.beside(async move {
+            let exit = end.await;
+            mailbox.push_beyond(message(exit).into_mail(Reply::nobody()));
+        })
+    }
+
+    /// Ends this actor when another fails: crashes, is killed or can't be reached any more. If the other one is to end with this one,
+    /// it links itself, too.
+    pub fn link<B: Actor>(&mut self, other: &ActorRef<B>) -> Beside {
+        let (mailbox, end) = (Arc::clone(&self.mailbox), other.recipient().ended());
+        self.beside(async move {
+            if end.await.is_failure() {
+                mailbox.control(Control::Stop);
+            }
+        })
+    }
+
+    fn beside(&mut self, task: impl Future<Output = ()> + Send + 'static) -> Beside {
+        while self.beside.try_join_next().is_some() {}
+        Beside(self.beside.spawn_on(task, self.system.runtime()))
+    }
+
+    /// For a new incarnation: what ran beside the last one is cut off.
+    pub(crate) fn begin_anew(&mut self) {
+        self.stopping = false;
+        self.detached = JoinSet::new();
+        self.beside = JoinSet::new();
     }
 
     pub(crate) fn enter(&mut self, envelope: Envelope<A::Message>) -> A::Message {

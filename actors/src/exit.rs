@@ -1,7 +1,10 @@
 //! How an actor ended.
 
 use crate::ActorError;
+use crate::remote::codec::{Arguments, Output};
+use serde::{Deserialize, Serialize};
 use std::any::Any;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// How an actor ended. Whoever supervises it decides by this what comes next.
@@ -16,6 +19,19 @@ pub enum Exit {
     Crashed(Arc<str>),
     /// It was ended in the middle of whatever it did.
     Killed,
+    /// It lived elsewhere and had ended before anybody asked; how is not known.
+    Gone,
+    /// It lives elsewhere, and its system can't be reached any more, for this reason. Whether it has ended is not known.
+    Unreachable(Arc<str>),
+}
+
+/// How an actor ended, on a link.
+#[derive(Serialize, Deserialize)]
+enum WireExit<'a> {
+    Stopped,
+    Unreferenced,
+    Crashed(Cow<'a, str>),
+    Killed,
 }
 
 impl Exit {
@@ -23,8 +39,32 @@ impl Exit {
     pub(crate) fn error(&self) -> ActorError {
         match self {
             Self::Crashed(text) => ActorError::Crashed(Arc::clone(text)),
-            Self::Stopped | Self::Unreferenced | Self::Killed => ActorError::Stopped,
+            _ => ActorError::Stopped,
         }
+    }
+
+    /// Whether it ended otherwise than in peace.
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::Crashed(_) | Self::Killed | Self::Unreachable(_))
+    }
+
+    pub(crate) fn encode(&self, output: &mut Output<'_>) -> Result<(), ActorError> {
+        output.write(&match self {
+            Self::Unreferenced => WireExit::Unreferenced,
+            Self::Crashed(text) => WireExit::Crashed(Cow::Borrowed(text)),
+            Self::Killed => WireExit::Killed,
+            // Those of actors elsewhere are never passed on.
+            Self::Stopped | Self::Gone | Self::Unreachable(_) => WireExit::Stopped,
+        })
+    }
+
+    pub(crate) fn decode(arguments: Arguments<'_>) -> Result<Self, ActorError> {
+        Ok(match arguments.value()? {
+            WireExit::Stopped => Self::Stopped,
+            WireExit::Unreferenced => Self::Unreferenced,
+            WireExit::Crashed(text) => Self::Crashed(text.into()),
+            WireExit::Killed => Self::Killed,
+        })
     }
 }
 

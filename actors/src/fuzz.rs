@@ -23,7 +23,7 @@ pub fn head(bytes: &[u8], body_len: u64) -> bool {
 
 /// Heads of every kind, with the lengths of their bodies.
 pub fn heads() -> Vec<(Vec<u8>, u64)> {
-    use Kind::{Ask, Bye, Cancel, Lookup, Reply, Return, Tell};
+    use Kind::{Ask, Bye, Cancel, Lookup, Reply, Return, Tell, Watch};
     let mut heads = Vec::new();
     let mut push = |frame: &Frame<'_>, attachments: &[u64], body_len| {
         let mut head = Vec::new();
@@ -31,7 +31,7 @@ pub fn heads() -> Vec<(Vec<u8>, u64)> {
         heads.push((head, body_len));
     };
     let data = Data::Head { payload: &[1, 2, 3], table: &[0; 64] };
-    for kind in [Lookup, Ask, Tell, Reply, Cancel, Return, Bye] {
+    for kind in [Lookup, Ask, Tell, Reply, Cancel, Return, Bye, Watch] {
         let frame = Frame { codec: 1, request: 7, target: 3, message: 5, timeout_ms: 1000, ..Frame::new(kind) };
         push(&Frame { name: "adder", refs: 1, data, ..frame }, &[], 0);
         push(&Frame { data: Data::Body { payload_len: 100, table_len: 64 }, ..frame }, &[8000, 9000], 17_164);

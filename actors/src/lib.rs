@@ -38,6 +38,7 @@
 mod actor;
 mod actor_ref;
 mod ask;
+mod beside;
 mod context;
 mod deadlines;
 mod dynamic;
@@ -48,16 +49,20 @@ mod exit;
 pub mod fuzz;
 mod mailbox;
 mod payload;
+mod pool;
 mod recipient;
 mod remote;
 mod reply;
 mod run;
+mod supervision;
+mod supervisor;
 mod system;
 mod tell;
 
 pub use actor::{Actor, Handle, Message, Plain};
 pub use actor_ref::ActorRef;
 pub use ask::{Ask, Asking};
+pub use beside::Beside;
 pub use context::{Context, Origin};
 pub use dmrpc_actors_macros::actor;
 pub use dynamic::{DynamicAnswer, DynamicRef};
@@ -65,6 +70,7 @@ pub use error::ActorError;
 pub use exit::Exit;
 pub use mailbox::{Mail, MailboxOptions, WhenFull};
 pub use payload::{Opened, Payload};
+pub use pool::Pool;
 pub use recipient::Recipient;
 /// For `Bytes` within a struct that is an argument or an answer: with `#[serde(with = "dmrpc_actors::attached")]` long ones travel
 /// without being copied, as those that are arguments themselves do.
@@ -72,6 +78,8 @@ pub use remote::attach::bytes_argument as attached;
 pub use remote::codec::{Arguments, Codec, Method, Output};
 pub use remote::peer::Peer;
 pub use reply::Reply;
+pub use supervision::{Restart, Strategy, Supervision};
+pub use supervisor::Supervisor;
 pub use system::{DEFAULT_ASK_TIMEOUT, System, SystemBuilder};
 pub use tell::{Tell, Telling};
 

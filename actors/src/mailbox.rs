@@ -2,13 +2,13 @@
 //!
 //! One short lock guards everything; nothing is dropped, woken or run under it.
 //!
-//! 1. At most `capacity` messages wait in the queue; a full one does what [`WhenFull`] says.
+//! 1. At most `capacity` messages wait in the queue, besides those of the actor's own timers and watches; a full one does what [`WhenFull`] says.
 //! 2. Messages leave in the order in which they came. Those of senders that wait for room come after all that are in the queue, in
 //!    the order in which they began to wait, and no later message overtakes them.
 //! 3. Control is seen before any message that is not begun.
 //! 4. After [`Mailbox::close`] nothing is taken any more, and everything that was waiting has been answered.
 
-use crate::{ActorError, Exit};
+use crate::{ActorError, Exit, Reply};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::context::Origin;
@@ -28,6 +28,9 @@ const BATCH: usize = 64;
 
 /// The most messages that wait for room before one mailbox, of senders here and elsewhere; further ones are refused.
 pub(crate) const MAX_IN_LINE: usize = 1 << 16;
+
+/// The most that wait for the end of one actor, here and elsewhere; further ones are refused.
+const MAX_WATCHERS: usize = 1 << 16;
 
 /// What a full mailbox does with one more message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,6 +92,8 @@ pub(crate) enum Control {
     Stop,
     /// Take nothing more, handle what has come, then end.
     Drain,
+    /// End this incarnation after the message that is being handled; the mailbox stays.
+    Fall,
 }
 
 /// What became of a message that was pushed.
@@ -131,6 +136,8 @@ struct State<M> {
     closing: bool,
     /// What is in the queue is the last.
     draining: bool,
+    /// Who is to be told of the end.
+    watchers: Vec<Reply<Exit>>,
 }
 
 pub(crate) struct Mailbox<M> {
@@ -141,7 +148,6 @@ pub(crate) struct Mailbox<M> {
     senders: AtomicUsize,
     dropped: AtomicU64,
     exit: OnceLock<Exit>,
-    ended: Notify,
     capacity: usize,
     batch: usize,
     when_full: WhenFull,
@@ -170,12 +176,12 @@ impl<M: Mail> Mailbox<M> {
                 receiver: None,
                 closing: false,
                 draining: false,
+                watchers: Vec::new(),
             }),
             has_control: AtomicBool::new(false),
             senders: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             exit: OnceLock::new(),
-            ended: Notify::new(),
             capacity,
             batch: (capacity / 8).clamp(1, BATCH),
             when_full,
@@ -183,6 +189,22 @@ impl<M: Mail> Mailbox<M> {
             deadlines,
             id,
         })
+    }
+
+    /// Puts a message into the queue whatever its capacity: one of those of which there can't be many.
+    pub(crate) fn push_beyond(&self, mail: M) {
+        let mut state = self.state.lock();
+        if state.closing {
+            drop(state);
+            mail.fail(self.closed_error());
+            return;
+        }
+        state.queue.push_back(Envelope { mail, deadline: None, origin: Origin::Local });
+        let receiver = state.receiver.take();
+        drop(state);
+        if let Some(receiver) = receiver {
+            receiver.wake();
+        }
     }
 
     /// Puts a message into the queue, or into the line before it. Never waits.
@@ -326,6 +348,18 @@ impl<M: Mail> Mailbox<M> {
         Poll::Pending
     }
 
+    /// Whether nothing new is taken; wakes `waker` when that may have changed.
+    pub(crate) fn poll_closing(&self, waker: &Waker) -> bool {
+        let mut state = self.state.lock();
+        state.receiver = Some(waker.clone());
+        state.closing
+    }
+
+    /// A new incarnation begins: that the last one was to fall is no concern of it.
+    pub(crate) fn forget_fall(&self) {
+        self.state.lock().control.retain(|control| *control != Control::Fall);
+    }
+
     /// Control that came, if any.
     pub(crate) fn next_control(&self) -> Option<Control> {
         let mut state = self.state.lock();
@@ -368,8 +402,9 @@ impl<M: Mail> Mailbox<M> {
         let line = std::mem::take(&mut state.line);
         state.control.clear();
         state.receiver = None;
+        let watchers = std::mem::take(&mut state.watchers);
         // The first reason stands.
-        let _ = self.exit.set(exit);
+        let exit = self.exit.get_or_init(|| exit).clone();
         drop(state);
         for envelope in queue {
             envelope.mail.fail(self.closed_error());
@@ -380,7 +415,9 @@ impl<M: Mail> Mailbox<M> {
                 waker.wake();
             }
         }
-        self.ended.notify_waiters();
+        for watcher in watchers {
+            watcher.send(exit.clone());
+        }
     }
 
     /// What a sender is told whose message is not taken because the actor ends.
@@ -392,16 +429,40 @@ impl<M: Mail> Mailbox<M> {
         self.exit.get()
     }
 
-    /// Waits for the end of the actor.
-    pub(crate) async fn ended(&self) -> Exit {
-        loop {
-            let notified = self.ended.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if let Some(exit) = self.exit.get() {
-                return exit.clone();
+    /// Answers when the actor has ended, and how.
+    pub(crate) fn watch(&self, watcher: Reply<Exit>) {
+        let mut state = self.state.lock();
+        if let Some(exit) = self.exit.get() {
+            drop(state);
+            return watcher.send(exit.clone());
+        }
+        let mut given_up = Vec::new();
+        if state.watchers.len() == state.watchers.capacity() {
+            given_up.extend(state.watchers.extract_if(.., |watcher| watcher.is_abandoned()));
+        }
+        let is_full = state.watchers.len() >= MAX_WATCHERS;
+        if is_full {
+            given_up.push(watcher);
+        } else {
+            state.watchers.push(watcher);
+        }
+        drop(state);
+        for watcher in given_up {
+            watcher.fail(ActorError::MailboxFull);
+        }
+    }
+
+    /// The end of the actor, which this does not keep alive.
+    pub(crate) fn ended(&self) -> impl Future<Output = Exit> + Send + use<M> {
+        let (sender, end) = oneshot::channel();
+        self.watch(Reply::task(sender));
+        async move {
+            match end.await {
+                Ok(Ok(exit)) => exit,
+                // Only with too many others that wait.
+                Ok(Err(error)) => Exit::Unreachable(error.to_string().into()),
+                Err(_) => Exit::Killed,
             }
-            notified.await;
         }
     }
 

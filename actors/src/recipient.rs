@@ -2,7 +2,8 @@
 
 use crate::mailbox::Sending;
 use crate::remote::route::Route;
-use crate::{Actor, Ask, Message, Tell};
+use crate::{Actor, Ask, Exit, Message, Tell};
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// Where an actor's messages go: a mailbox in this process, or an address elsewhere. What an
@@ -21,6 +22,14 @@ impl<A: Actor> Recipient<A> {
 
     pub(crate) fn remote(route: Arc<Route>) -> Self {
         Self(Place::Remote(route))
+    }
+
+    /// The end of the actor, which this does not keep alive.
+    pub(crate) fn ended(&self) -> Pin<Box<dyn Future<Output = Exit> + Send>> {
+        match &self.0 {
+            Place::Local(sending) => Box::pin(sending.ended()),
+            Place::Remote(route) => Box::pin(Arc::clone(route).ended()),
+        }
     }
 
     /// A call whose answer is awaited.

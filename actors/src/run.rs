@@ -1,7 +1,8 @@
-//! The life of an actor: start, batches of messages, end.
+//! The life of an actor: start, batches of messages, end; of a supervised one several, with one mailbox.
 
 use crate::mailbox::{Control, Envelope, Mailbox, Next};
 use crate::reply::{InHandler, crash};
+use crate::supervisor::{Desk, Order};
 use crate::{Actor, ActorError, Context, Exit, Mail};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,10 +35,22 @@ impl<A: Actor> Drop for Inbox<A> {
     }
 }
 
-/// The life of `actor`. When it ends, also because the future is dropped, `unname` is called before anybody can know, and `on_exit`
+/// Whose life it is.
+pub(crate) enum Life<A> {
+    Single(A),
+    /// One that a supervisor begins, and begins anew.
+    Supervised(Box<Supervised<A>>),
+}
+
+pub(crate) struct Supervised<A> {
+    pub(crate) make: Box<dyn FnMut() -> A + Send>,
+    pub(crate) desk: Desk,
+}
+
+/// The life of an actor. When it ends, also because the future is dropped, `unname` is called before anybody can know, and `on_exit`
 /// hears how it ended after everybody can.
 pub(crate) fn run<A: Actor>(
-    actor: A,
+    life: Life<A>,
     mailbox: Arc<Mailbox<A::Message>>,
     context: Context<A>,
     unname: impl FnOnce() + Send + 'static,
@@ -46,26 +59,19 @@ pub(crate) fn run<A: Actor>(
     // Made here and not at the first poll, which may never come.
     let inbox = Inbox::<A> { mailbox: Arc::clone(&mailbox), batch: VecDeque::new() };
     let farewell = Farewell { mailbox, unname: Some(unname), tell: Some(on_exit) };
-    run_guarded(actor, inbox, context, farewell)
+    run_guarded(life, inbox, context, farewell)
 }
 
 async fn run_guarded<A: Actor, U: FnOnce() + Send, F: FnOnce(&Exit) + Send>(
-    mut actor: A,
+    mut life: Life<A>,
     mut inbox: Inbox<A>,
     mut context: Context<A>,
     mut farewell: Farewell<A::Message, U, F>,
 ) {
-    let mut exit = live(&mut actor, &mut inbox, &mut context).await;
-    if !matches!(exit, Exit::Crashed(_)) {
-        context.detached_end().await;
-        let stopped = CatchPanic::new(std::pin::pin!(actor.stopped(&exit, &mut context))).await;
-        if let Err(text) = stopped {
-            exit = Exit::Crashed(text);
-        }
-    }
-    if let Exit::Crashed(text) = &exit {
-        tracing::error!(actor = A::TYPE, panic = &**text, "an actor crashed");
-    }
+    let exit = match &mut life {
+        Life::Single(actor) => incarnation(actor, &mut inbox, &mut context, || ()).await,
+        Life::Supervised(supervised) => incarnations(supervised, &mut inbox, &mut context).await,
+    };
     let error = exit.error();
     farewell.unname();
     inbox.close(exit);
@@ -73,10 +79,74 @@ async fn run_guarded<A: Actor, U: FnOnce() + Send, F: FnOnce(&Exit) + Send>(
     crash(&error);
 }
 
-async fn live<A: Actor>(actor: &mut A, inbox: &mut Inbox<A>, context: &mut Context<A>) -> Exit {
+/// One incarnation after the other, as the supervisor says.
+async fn incarnations<A: Actor>(
+    Supervised { make, desk }: &mut Supervised<A>,
+    inbox: &mut Inbox<A>,
+    context: &mut Context<A>,
+) -> Exit {
+    let mut exit = Exit::Stopped;
+    loop {
+        if let Err(end) = desk.park(exit, &inbox.mailbox).await {
+            return end;
+        }
+        inbox.mailbox.forget_fall();
+        context.begin_anew();
+        exit = match catch_unwind(AssertUnwindSafe(&mut *make)) {
+            Ok(mut actor) => supervised(&mut actor, inbox, context, desk).await,
+            Err(payload) => Exit::Crashed(crate::exit::panic_text(&*payload)),
+        };
+        // Its mailbox lives on: who hears of the crash may ask again.
+        crash(&exit.error());
+    }
+}
+
+/// One incarnation, during which the supervisor has its say.
+async fn supervised<A: Actor>(actor: &mut A, inbox: &mut Inbox<A>, context: &mut Context<A>, desk: &mut Desk) -> Exit {
+    let mailbox = Arc::clone(&inbox.mailbox);
+    let Desk { post, orders, .. } = desk;
+    let mut life = std::pin::pin!(incarnation(actor, inbox, context, || post.begun()));
+    loop {
+        tokio::select! {
+            biased;
+            exit = &mut life => return exit,
+            order = orders.recv() => match order {
+                Some(Order::Fall) => mailbox.control(Control::Fall),
+                Some(Order::Kill) => return Exit::Killed,
+                // Not said to one that lives.
+                Some(Order::Begin | Order::End(_)) => {}
+                // Nobody is left to supervise it.
+                None => return life.await,
+            },
+        }
+    }
+}
+
+async fn incarnation<A: Actor>(
+    actor: &mut A,
+    inbox: &mut Inbox<A>,
+    context: &mut Context<A>,
+    begun: impl FnOnce(),
+) -> Exit {
+    let mut exit = live(actor, inbox, context, begun).await;
+    if !matches!(exit, Exit::Crashed(_)) {
+        context.detached_end().await;
+        let stopped = CatchPanic::new(std::pin::pin!(actor.stopped(&exit, context))).await;
+        if let Err(text) = stopped {
+            exit = Exit::Crashed(text);
+        }
+    }
+    if let Exit::Crashed(text) = &exit {
+        tracing::error!(actor = A::TYPE, panic = &**text, "an actor crashed");
+    }
+    exit
+}
+
+async fn live<A: Actor>(actor: &mut A, inbox: &mut Inbox<A>, context: &mut Context<A>, begun: impl FnOnce()) -> Exit {
     if let Err(text) = CatchPanic::new(std::pin::pin!(actor.started(context))).await {
         return Exit::Crashed(text);
     }
+    begun();
     let mut in_a_row = 0;
     loop {
         if context.stopping {
@@ -87,7 +157,11 @@ async fn live<A: Actor>(actor: &mut A, inbox: &mut Inbox<A>, context: &mut Conte
             in_a_row = 0;
             tokio::task::yield_now().await;
         }
+        // What the last incarnation left comes first.
         let next = std::future::poll_fn(|cx| {
+            if !inbox.batch.is_empty() {
+                return Poll::Ready(Next::Batch);
+            }
             let polled = inbox.mailbox.poll_next(&mut inbox.batch, cx.waker());
             if polled.is_pending() {
                 in_a_row = 0;
@@ -135,7 +209,7 @@ async fn live<A: Actor>(actor: &mut A, inbox: &mut Inbox<A>, context: &mut Conte
 
 fn obey<A: Actor>(control: Control, context: &mut Context<A>) {
     match control {
-        Control::Stop => context.stopping = true,
+        Control::Stop | Control::Fall => context.stopping = true,
         // The mailbox knows: it ends when it is empty.
         Control::Drain => {}
     }

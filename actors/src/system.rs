@@ -10,18 +10,20 @@ use crate::remote::hello::Hello;
 use crate::remote::links::Links;
 use crate::remote::peer::{Limits, Peer};
 use crate::remote::route::{Boxed, Place, Route, fnv1a};
-use crate::{Actor, ActorError, ActorRef, Context, Exit, MailboxOptions, Origin, Recipient};
+use crate::run::{Life, Supervised};
+use crate::supervisor::Desk;
+use crate::{Actor, ActorError, ActorRef, Context, Exit, MailboxOptions, Origin, Recipient, Reply};
 use dmrpc_objstore::Store;
 use parking_lot::Mutex;
 use std::any::Any;
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
@@ -37,6 +39,9 @@ pub(crate) trait Local: Send + Sync {
     fn deliver(&self, arguments: Arguments<'_>, deadline: Option<Instant>) -> Result<(), ActorError>;
 
     fn control(&self, control: Control);
+
+    /// Answers when the actor has ended.
+    fn watch(&self, watcher: Reply<Exit>);
 
     /// For finding the typed ref again.
     fn mailbox(&self) -> &(dyn Any + Send + Sync);
@@ -65,6 +70,10 @@ impl<A: Actor> Local for LocalActor<A> {
 
     fn control(&self, control: Control) {
         self.0.control(control);
+    }
+
+    fn watch(&self, watcher: Reply<Exit>) {
+        self.0.watch(watcher);
     }
 
     fn mailbox(&self) -> &(dyn Any + Send + Sync) {
@@ -97,7 +106,7 @@ pub(crate) struct Inner {
     next_id: AtomicU32,
     /// An actor ended.
     ended: Notify,
-    closing: AtomicBool,
+    closing: watch::Sender<bool>,
     stores: Mutex<Vec<Store>>,
     pub(crate) links: Links,
 }
@@ -226,7 +235,7 @@ impl SystemBuilder {
             actors: Mutex::default(),
             next_id: AtomicU32::new(1),
             ended: Notify::new(),
-            closing: AtomicBool::new(false),
+            closing: watch::Sender::new(false),
             stores: Mutex::new(self.stores),
             links: Links::new(self.limits, self.advertise.map(Into::into)),
         }));
@@ -288,6 +297,16 @@ impl System {
         &self.0.runtime
     }
 
+    /// What mailboxes are like if nothing else is said.
+    pub(crate) fn mailbox(&self) -> MailboxOptions {
+        self.0.mailbox.clone()
+    }
+
+    /// Becomes true when the system is shut down.
+    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
+        self.0.closing.subscribe()
+    }
+
     /// How long an ask waits if nothing else is said.
     pub fn ask_timeout(&self) -> Duration {
         self.0.ask_timeout
@@ -307,6 +326,26 @@ impl System {
     pub fn spawn_watched<A: Actor>(
         &self,
         actor: A,
+        mailbox: MailboxOptions,
+        on_exit: impl FnOnce(&Exit) + Send + 'static,
+    ) -> ActorRef<A> {
+        self.start(Life::Single(actor), mailbox, on_exit)
+    }
+
+    /// Starts an actor that `desk` says when to begin.
+    pub(crate) fn spawn_supervised<A: Actor>(
+        &self,
+        make: impl FnMut() -> A + Send + 'static,
+        desk: Desk,
+        mailbox: MailboxOptions,
+    ) -> ActorRef<A> {
+        let supervised = Supervised { make: Box::new(make), desk };
+        self.start(Life::Supervised(Box::new(supervised)), mailbox, |_| {})
+    }
+
+    fn start<A: Actor>(
+        &self,
+        life: Life<A>,
         MailboxOptions { capacity, when_full, max_detached }: MailboxOptions,
         on_exit: impl FnOnce(&Exit) + Send + 'static,
     ) -> ActorRef<A> {
@@ -323,7 +362,7 @@ impl System {
                 inner.unname(id);
             }
         };
-        let life = crate::run::run(actor, mailbox, context, unname, move |exit| {
+        let life = crate::run::run(life, mailbox, context, unname, move |exit| {
             if let Some(inner) = again.upgrade() {
                 inner.forget(id);
             }
@@ -333,9 +372,9 @@ impl System {
         if let Some(entry) = self.0.actors.lock().by_id.get_mut(&id) {
             entry.abort = Some(task.abort_handle());
         }
-        if self.0.closing.load(Ordering::Relaxed) {
+        if self.0.is_closing() {
             // Too late: it ends as the others did.
-            sending.control(Control::Stop);
+            sending.control(Control::Drain);
         }
         ActorRef::new(Recipient::local(sending))
     }
@@ -420,7 +459,7 @@ impl System {
     /// queued is out. What is not done within `patience` is cut off.
     pub async fn shutdown(&self, patience: Duration) {
         let inner = &self.0;
-        inner.closing.store(true, Ordering::Relaxed);
+        inner.closing.send_replace(true);
         inner.links.stop_listening();
         let (locals, kept): (Vec<_>, Vec<_>) = {
             let mut actors = inner.actors.lock();
@@ -455,7 +494,7 @@ impl Inner {
     }
 
     pub(crate) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Relaxed)
+        *self.closing.borrow()
     }
 
     pub(crate) fn actor(&self, id: u32) -> Option<Arc<dyn Local>> {

@@ -188,7 +188,7 @@ async fn stop_does_not_wait_behind_data() {
     rig.recorder.stop();
     rig.gate.add_permits(1);
     assert_eq!(seen.await, Err(ActorError::Stopped));
-    assert_eq!(rig.recorder.ended().await, Some(Exit::Stopped));
+    assert_eq!(rig.recorder.ended().await, Exit::Stopped);
     while rig.event().await != "stopped: Stopped" {}
     assert_eq!(rig.recorder.record(1).await, Err(ActorError::Stopped));
     assert_eq!(rig.recorder.tell_record(1).await, Err(ActorError::Stopped));
@@ -209,7 +209,7 @@ async fn drain_handles_what_has_come() {
     for (place, ask) in asks.into_iter().enumerate() {
         assert_eq!(ask.await, Ok(place + 1));
     }
-    assert_eq!(rig.recorder.ended().await, Some(Exit::Stopped));
+    assert_eq!(rig.recorder.ended().await, Exit::Stopped);
 }
 
 /// Invariant 3.
@@ -336,7 +336,7 @@ async fn a_panic_is_a_typed_error_for_everyone() {
     }
     assert_eq!(waiting.await, Err(crashed.clone()));
     assert_eq!(rig.recorder.record(1).await, Err(crashed));
-    assert_eq!(rig.recorder.ended().await, Some(Exit::Crashed("boom".into())));
+    assert_eq!(rig.recorder.ended().await, Exit::Crashed("boom".into()));
 }
 
 #[tokio::test]

@@ -94,7 +94,7 @@ impl Head {
 
 fn hello() -> Vec<u8> {
     // An empty name, no address, no nodes.
-    Head { kind: HELLO, target: 1, message: 0x6341_6d44, ..Head::default() }.with_payload(&[0, 0, 0])
+    Head { kind: HELLO, target: 2, message: 0x6341_6d44, ..Head::default() }.with_payload(&[0, 0, 0])
 }
 
 struct Raw {
@@ -261,7 +261,7 @@ fn nothing_is_said_before_a_hello() {
     let rig = rig();
     let old = Head { kind: HELLO, target: 99, message: 0x6341_6d44, ..Head::default() }.with_payload(&[0, 0, 0]);
     let other = Head { kind: HELLO, target: 1, message: 1, ..Head::default() }.with_payload(&[0, 0, 0]);
-    let empty = Head { kind: HELLO, target: 1, message: 0x6341_6d44, ..Head::default() }.bytes(b"");
+    let empty = Head { kind: HELLO, target: 2, message: 0x6341_6d44, ..Head::default() }.bytes(b"");
     let early = Head { kind: LOOKUP, name_len: 5, ..Head::default() }.bytes(b"adder");
     for head in [old, other, empty, early] {
         let mut raw = Raw::mute(&rig.address);

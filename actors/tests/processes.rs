@@ -5,7 +5,7 @@
 
 #![allow(clippy::print_stdout)]
 
-use dmrpc_actors::{ActorError, ActorRef, Context, Payload, System, actor};
+use dmrpc_actors::{ActorError, ActorRef, Context, Exit, Payload, System, actor};
 use dmrpc_memnode::NodeConfig;
 use dmrpc_objstore::{EmbeddedOptions, ObjectRef, Stats, Store};
 use std::future::IntoFuture;
@@ -359,7 +359,10 @@ async fn a_killed_callee(way: Way) {
     }
     // A second way in shows that the calls before it have arrived.
     rig.connect(&process).await;
+    let mut end = Box::pin(hop.ended());
+    assert!(poll_once(&mut end).await.is_none());
     process.kill();
+    assert!(matches!(end.await, Exit::Unreachable(_)));
     for call in hanging {
         let ended = call.await;
         assert!(matches!(ended, Err(ActorError::Unreachable { .. })), "{ended:?}");

@@ -2,7 +2,7 @@
 //! `docs/actors.md`.
 
 use ::bytes::Bytes;
-use dmrpc_actors::{ActorError, ActorRef, Context, MailboxOptions, Origin, Payload, System, WhenFull, actor};
+use dmrpc_actors::{ActorError, ActorRef, Context, Exit, MailboxOptions, Origin, Payload, System, WhenFull, actor};
 use dmrpc_objstore::ObjectRef;
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -492,6 +492,36 @@ async fn reconnects(way: Way) {
     assert_eq!(rig.subject.record(3).await, Ok(1));
 }
 
+/// The end of an actor is told wherever it lives; of one that had ended before, where that is still known.
+async fn ends(way: Way) {
+    let rig = rig(way).await;
+    let mut given_up = Box::pin(rig.subject.ended());
+    assert!(poll_once(&mut given_up).await.is_none());
+    drop(given_up);
+    let mut end = Box::pin(rig.subject.ended());
+    assert!(poll_once(&mut end).await.is_none());
+    // What was asked before this has come before it is answered.
+    assert_eq!(rig.subject.record(1).await, Ok(1));
+    assert_eq!(rig.subject.explode("boom".into()).await, Err(ActorError::Crashed("boom".into())));
+    assert_eq!(end.await, Exit::Crashed("boom".into()));
+    let before = if way == Way::Local { Exit::Crashed("boom".into()) } else { Exit::Gone };
+    assert_eq!(rig.subject.ended().await, before);
+
+    let other = rig.server.spawn(Subject { seen: vec![], gate: Arc::default_gate(), kept: None });
+    rig.server.register("subject", &other).expect("free again");
+    if way == Way::Local {
+        return;
+    }
+    assert_eq!(rig.subject.record(1).await, Ok(1));
+    let mut end = Box::pin(rig.subject.ended());
+    assert!(poll_once(&mut end).await.is_none());
+    assert_eq!(rig.subject.record(2).await, Ok(2));
+    drop(other);
+    rig.server.shutdown(LONG).await;
+    assert_eq!(end.await, Exit::Stopped);
+    assert!(matches!(rig.subject.ended().await, Exit::Unreachable(_)));
+}
+
 macro_rules! suite {
     ($($case:ident),* $(,)?) => {
         $(mod $case {
@@ -551,4 +581,5 @@ suite!(
     shutdown,
     reconnects,
     successors,
+    ends,
 );

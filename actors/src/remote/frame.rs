@@ -7,7 +7,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The version that both ends must speak.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// What a hello begins with: `DmAc`, little endian.
 pub(crate) const MAGIC: u32 = 0x6341_6d44;
@@ -31,12 +31,15 @@ pub(crate) enum Kind {
     Return = 7,
     Bye = 8,
     Gone = 9,
+    Watch = 10,
 }
 
 impl Kind {
     fn from_wire(number: u8) -> Option<Self> {
         use Kind::*;
-        [Hello, Lookup, Ask, Tell, Reply, Cancel, Return, Bye, Gone].into_iter().find(|kind| *kind as u8 == number)
+        [Hello, Lookup, Ask, Tell, Reply, Cancel, Return, Bye, Gone, Watch]
+            .into_iter()
+            .find(|kind| *kind as u8 == number)
     }
 }
 

@@ -1,14 +1,14 @@
 //! The task that receives from a link and hands out what came. It never waits for a mailbox.
 
-use super::answer::error_from_wire;
+use super::answer::{RemoteReply, error_from_wire};
 use super::codec::{Arguments, Codec, Method};
 use super::frame::{BadHead, Data, Frame, Kind};
 use super::hello::Hello;
 use super::peer::{Answer, Peer};
 use super::route::fnv1a;
 use super::writer::{CloseOnDrop, link_error};
-use crate::system::WeakSystem;
-use crate::{ActorError, System};
+use crate::system::{Local, WeakSystem};
+use crate::{ActorError, Exit, Reply, System};
 use bytes::Bytes;
 use dmrpc_fabric::asynchronous::AsyncReceiver;
 use dmrpc_fabric::buffer::Buffer;
@@ -182,6 +182,16 @@ impl Reader<'_> {
                 peer.loans().returned(&numbers);
             }
             Kind::Bye => peer.retire(),
+            Kind::Watch => {
+                peer.forget_cancelled(frame.request);
+                match self.addressee(frame) {
+                    Ok(actor) => {
+                        let way_back = RemoteReply::new(Arc::clone(peer), frame.request, Codec::Postcard, Exit::encode);
+                        actor.watch(Reply::link(way_back));
+                    }
+                    Err(error) => peer.refuse(frame.request, &error),
+                }
+            }
             Kind::Gone => peer.actor_gone(frame.target),
         }
         Ok(())
@@ -207,6 +217,16 @@ impl Reader<'_> {
         self.peer.refuse(frame.request, &ActorError::UnknownActor(refusal.into()));
     }
 
+    /// Who a message is for. Of one that has ended the other end is told that its number is good for nothing.
+    fn addressee(&self, frame: &Frame<'_>) -> Result<Arc<dyn Local>, ActorError> {
+        let system = self.system.upgrade().ok_or(ActorError::Stopped)?;
+        system.actor(frame.target).ok_or_else(|| {
+            // It was there when it was looked up. If the link has ended, nobody needs to know.
+            let _ = self.peer.send_bare(&Frame { target: frame.target, ..Frame::new(Kind::Gone) });
+            ActorError::Stopped
+        })
+    }
+
     fn deliver(
         &self,
         frame: &Frame<'_>,
@@ -215,19 +235,14 @@ impl Reader<'_> {
         attachments: &[Bytes],
     ) -> Result<(), ActorError> {
         let codec = Codec::from_wire(frame.codec)?;
-        let system = self.system.upgrade().ok_or(ActorError::Stopped)?;
-        let Some(actor) = system.actor(frame.target) else {
-            // It was there when it was looked up. If the link has ended, nobody needs to know.
-            let _ = self.peer.send_bare(&Frame { target: frame.target, ..Frame::new(Kind::Gone) });
-            return Err(ActorError::Stopped);
-        };
+        let actor = self.addressee(frame)?;
         let method = if frame.message == 0 { Method::Name(frame.name) } else { Method::Id(frame.message) };
         let request = (frame.kind == Kind::Ask).then_some(frame.request);
         let arguments = Arguments { peer: self.peer, codec, method, payload, table, attachments, request };
         let deadline = (frame.timeout_ms > 0).then(|| Instant::now() + Duration::from_millis(frame.timeout_ms.into()));
         let delivered = catch_unwind(AssertUnwindSafe(|| actor.deliver(arguments, deadline)))
             .unwrap_or_else(|_| Err(ActorError::malformed("decoding the arguments panicked")));
-        if delivered.is_err() && !system.lives(frame.target) {
+        if delivered.is_err() && self.system.upgrade().is_none_or(|system| !system.lives(frame.target)) {
             // It is ending, and its name is free already: the next call has to find who has it then.
             let _ = self.peer.send_bare(&Frame { target: frame.target, ..Frame::new(Kind::Gone) });
         }

@@ -3,7 +3,7 @@
 use super::codec::Codec;
 use super::frame::{Frame, Kind};
 use super::peer::{Answer, Peer};
-use crate::{Actor, ActorError, Message, System};
+use crate::{Actor, ActorError, Exit, Message, System};
 use parking_lot::Mutex;
 use std::fmt;
 use std::pin::Pin;
@@ -159,6 +159,25 @@ impl Route {
         }
         let frame = Frame { target: actor, message: M::ID, ..Frame::new(Kind::Tell) };
         peer.send(frame, Codec::Postcard, |output| message.encode(output))
+    }
+}
+
+impl Route {
+    /// The end of the actor that has the name now.
+    pub(crate) async fn ended(self: Arc<Self>) -> Exit {
+        let deadline = self.deadline(None);
+        let (joining, deadlines) = (Arc::clone(&self), Arc::clone(self.system.deadlines()));
+        let watching = async move {
+            let Joined { peer, actor } = deadlines.within(deadline, joining.join(deadline)).await?;
+            // Without a deadline: an actor may live long, and the link tells if its system does not.
+            let frame = Frame { target: actor, ..Frame::new(Kind::Watch) };
+            ask_over(&peer, frame, Codec::Postcard, |_| Ok(()), |answer| Exit::decode(answer.arguments)).await
+        };
+        match self.system.on_runtime(watching).await {
+            Ok(exit) => exit,
+            Err(ActorError::Stopped | ActorError::UnknownActor(_)) => Exit::Gone,
+            Err(error) => Exit::Unreachable(error.to_string().into()),
+        }
     }
 }
 
