@@ -159,8 +159,8 @@ impl SystemBuilder {
         self
     }
 
-    /// An address to listen at: `unix:///path` for this host, `tcp://host:port` for others. May be said several times; the first is
-    /// the one that refs to this system's actors carry.
+    /// An address to listen at: `unix:///path` for this host, `tcp://host:port` or `tls://host:port?cert=FILE&key=FILE` for others. May
+    /// be said several times; the first is the one that refs to this system's actors carry, without its options.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.listen.push(address.into());
         self
@@ -424,7 +424,8 @@ impl System {
         Ok(ActorRef::new(Recipient::local(sending)))
     }
 
-    /// A ref to the actor at `address#name`, for example `unix:///run/shop.sock#cart` or `tcp://10.0.0.7:4000#cart`. The link to its
+    /// A ref to the actor at `address#name`, for example `unix:///run/shop.sock#cart` or `tcp://10.0.0.7:4000#cart`. What the
+    /// options of an address say, such as the files of `tls://`, counts for all links of its kind from here. The link to its
     /// system is made now, and found again by its next use if it ends.
     ///
     /// # Errors

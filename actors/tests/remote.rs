@@ -1,12 +1,13 @@
-//! One suite over every way to an actor: in this process, over shared memory, over TCP, over RDMA. Numbers are those of the invariants in
+//! One suite over every way to an actor: in this process, over shared memory, over TCP, plain and within TLS, over RDMA. Numbers are those of the invariants in
 //! `docs/actors.md`.
 
 use ::bytes::Bytes;
 use dmrpc_actors::{ActorError, ActorRef, Context, Exit, MailboxOptions, Origin, Payload, System, WhenFull, actor};
 use dmrpc_objstore::ObjectRef;
+use dmrpc_test_authority::Authority;
 use std::future::IntoFuture;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -131,7 +132,18 @@ enum Way {
     InProcess,
     Unix,
     Tcp,
+    Tls,
     Rdma,
+}
+
+/// Certificates of all systems here, which show them to each other.
+fn certificates() -> &'static str {
+    static CERTIFICATES: LazyLock<(Authority, String)> = LazyLock::new(|| {
+        let authority = Authority::new();
+        let files = format!("?{}&{}", authority.options(), authority.issue("host", &["127.0.0.1"]).options());
+        (authority, files)
+    });
+    &CERTIFICATES.1
 }
 
 struct Rig {
@@ -157,6 +169,7 @@ async fn rig_with(way: Way, options: MailboxOptions) -> Rig {
         }
         Way::Unix => server.listen(format!("unix://{}/server.sock", directory.path().display())),
         Way::Tcp => server.listen("tcp://127.0.0.1:0"),
+        Way::Tls => server.listen(format!("tls://127.0.0.1:0{}", certificates())),
         Way::Rdma => server.listen("rdma://127.0.0.1:0"),
     };
     let server = server.build().await.expect("listens");
@@ -169,7 +182,8 @@ async fn rig_with(way: Way, options: MailboxOptions) -> Rig {
     }
     drop(subject);
     let client = System::builder().name("client").max_message_bytes(4 << 20).build().await.expect("no address");
-    let subject = client.connect(&format!("{}#subject", server.addresses()[0])).await.expect("connects");
+    let files = if way == Way::Tls { certificates() } else { "" };
+    let subject = client.connect(&format!("{}{files}#subject", server.addresses()[0])).await.expect("connects");
     Rig { server, client, subject, gate, _directory: directory }
 }
 
@@ -553,6 +567,11 @@ macro_rules! suite {
             #[test]
             fn tcp() {
                 run(Way::Tcp);
+            }
+
+            #[test]
+            fn tls() {
+                run(Way::Tls);
             }
 
             #[test]

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::link::LinkError;
+pub use crate::tls::TlsFiles;
 use std::fmt;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
@@ -30,6 +31,16 @@ pub enum Address {
         host: String,
         /// Port.
         port: u16,
+    },
+    /// `tls://host:port`: the same within TLS. `?cert=FILE&key=FILE` says who this side is, `ca=FILE` whom it trusts; see
+    /// `docs/tls.md`.
+    Tls {
+        /// Name or number, without brackets; the listener's certificate is for it.
+        host: String,
+        /// Port.
+        port: u16,
+        /// The files of this side.
+        files: TlsFiles,
     },
     /// `udp://host:port`: our own protocol over UDP. To listen at port 0 means at any free one.
     Udp {
@@ -113,8 +124,10 @@ impl Address {
     /// ```
     #[must_use]
     pub fn without_options(mut self) -> Self {
-        if let Self::Rdma { through, .. } = &mut self {
-            *through = AdapterChoice::default();
+        match &mut self {
+            Self::Tls { files, .. } => *files = TlsFiles::default(),
+            Self::Rdma { through, .. } => *through = AdapterChoice::default(),
+            _ => {}
         }
         self
     }
@@ -132,12 +145,18 @@ impl FromStr for Address {
         let wrong = |why| LinkError::Address { address: url.to_owned(), why };
         let (scheme, rest) = url
             .split_once("://")
-            .ok_or_else(|| wrong("it has no scheme: unix://, tcp://, udp://, dpdk://, rdma:// or inproc://"))?;
+            .ok_or_else(|| wrong("it has no scheme: unix://, tcp://, tls://, udp://, dpdk://, rdma:// or inproc://"))?;
         match scheme {
             "unix" if rest.contains('\0') => Err(wrong("a path has no NUL")),
             "unix" if rest.starts_with('/') && rest.len() > 1 => Ok(Self::Unix(rest.into())),
             "unix" => Err(wrong("the path of a socket has to be absolute: unix:///path")),
             "tcp" => host_and_port(rest).map(|(host, port)| Self::Tcp { host, port }).map_err(wrong),
+            "tls" => {
+                let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
+                let (host, port) = host_and_port(place).map_err(wrong)?;
+                let files = TlsFiles::parse(options).map_err(wrong)?;
+                Ok(Self::Tls { host, port, files })
+            }
             "udp" => host_and_port(rest).map(|(host, port)| Self::Udp { host, port }).map_err(wrong),
             "dpdk" => {
                 rest.parse().map(Self::Dpdk).map_err(|_| wrong("it has no IPv4 address and port: dpdk://1.2.3.4:port"))
@@ -150,7 +169,7 @@ impl FromStr for Address {
             }
             "inproc" if rest.is_empty() => Err(wrong("it has no name: inproc://name")),
             "inproc" => Ok(Self::InProcess(rest.to_owned())),
-            _ => Err(wrong("its scheme is not unix, tcp, udp, dpdk, rdma or inproc")),
+            _ => Err(wrong("its scheme is not unix, tcp, tls, udp, dpdk, rdma or inproc")),
         }
     }
 }
@@ -176,6 +195,8 @@ impl fmt::Display for Address {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+            Self::Tls { host, port, files } if host.contains(':') => write!(f, "tls://[{host}]:{port}{files}"),
+            Self::Tls { host, port, files } => write!(f, "tls://{host}:{port}{files}"),
             Self::Udp { host, port } if host.contains(':') => write!(f, "udp://[{host}]:{port}"),
             Self::Udp { host, port } => write!(f, "udp://{host}:{port}"),
             Self::Rdma { host, port, through } if host.contains(':') => write!(f, "rdma://[{host}]:{port}{through}"),
@@ -199,6 +220,8 @@ mod tests {
             "tcp://localhost:1",
             "tcp://10.0.0.1:65535",
             "tcp://[fe80::1]:0",
+            "tls://node:7070",
+            "tls://[::1]:0?ca=/etc/ca.pem&cert=/etc/a b.pem&key=relative.key",
             "udp://localhost:1",
             "udp://[::1]:7",
             "dpdk://10.0.0.1:7000",
@@ -228,6 +251,12 @@ mod tests {
             "inproc://",
             "udp://a",
             "tcp://a:1?gid=1",
+            "tls://a",
+            "tls://a:1?ca",
+            "tls://a:1?ca=",
+            "tls://a:1?cert=/c",
+            "tls://a:1?key=/k&ca=/c",
+            "tls://a:1?token=x",
             "rdma://a:1?gid",
             "rdma://a:1?gid=",
             "rdma://a:1?gid=256",
@@ -252,6 +281,7 @@ mod tests {
             ("rdma://a:1?gid=x", "table of GIDs"),
             ("rdma://a:1?device=a/b", "rdma link"),
             ("rdma://a:1?mtu=1", "device=NAME and gid=NUMBER"),
+            ("tls://a:1?verify=no", "ca=FILE, cert=FILE and key=FILE"),
         ] {
             let error = url.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains(names), "{error}");
@@ -260,7 +290,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_survived(text in "(unix|tcp|udp|dpdk|rdma|inproc)?(://)?(.*|a:1\\?((gid|device)?=?[0-9a-z/]{0,4}&?){0,3})") {
+        fn any_text_is_survived(text in "(unix|tcp|tls|udp|dpdk|rdma|inproc)?(://)?(.*|a:1\\?((gid|device|ca|cert|key)?=?[0-9a-z/]{0,4}&?){0,3})") {
             if let Ok(address) = text.parse::<Address>() {
                 prop_assert_eq!(address.to_string().parse::<Address>().unwrap(), address);
             }

@@ -6,7 +6,7 @@
 //!
 //! | module | what it has |
 //! | --- | --- |
-//! | [`address`] | [`Address`](address::Address): `unix:///path`, `tcp://host:port`, `rdma://host:port`, … |
+//! | [`address`] | [`Address`](address::Address): `unix:///path`, `tcp://host:port`, `tls://host:port`, `rdma://host:port`, … |
 //! | [`listen`] | [`Listener`](listen::Listener) and [`connect`](listen::connect): links to and from addresses |
 //! | [`link`] | the halves, what they carry, and [`LinkError`](link::LinkError) |
 //! | [`blocking`], [`asynchronous`] | shells around the halves for threads and for tokio tasks |
@@ -15,6 +15,8 @@
 //! | [`fake`] | a link with faults, around any other |
 //! | [`memory`] | bulk: registered and mapped memory |
 //! | [`rdma`] | memory at the other end of a link over RDMA |
+//!
+//! A `tls://` address gives a link over TCP within TLS: `docs/tls.md`.
 //!
 //! A Unix address gives a link through shared memory: rings in a sealed memfd, eventfds to wake each other with, and no system
 //! call while both sides are busy. The limits of a link are its [`LinkOptions`].
@@ -88,6 +90,8 @@ mod shm;
 mod sync;
 #[cfg(not(loom))]
 mod tcp;
+#[cfg(not(loom))]
+mod tls;
 #[cfg(not(loom))]
 mod wait;
 

@@ -277,6 +277,17 @@ pub enum LinkError {
     /// It took longer than it may.
     #[error("nothing within {0:?}")]
     Deadline(std::time::Duration),
+    /// The peer's certificate is none that we may trust.
+    #[error("the certificate of the peer is not accepted: {0}")]
+    Certificate(String),
+    /// A file of our own that TLS was to use can't be.
+    #[error("{}: {why}", .file.display())]
+    Credentials {
+        /// The file.
+        file: std::path::PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// An address that can't be understood.
     #[error("{address:?} is not an address: {why}")]
     Address {

@@ -58,6 +58,7 @@ impl Listener {
                 Kind::Unix { listener, file }
             }
             Address::Tcp { host, port } => Kind::Tcp(tcp::Acceptor::bind(host, *port, options)?),
+            Address::Tls { host, port, files } => Kind::Tcp(tcp::Acceptor::bind_tls(host, *port, files, options)?),
             Address::Udp { host, port } => Kind::Datagram(datagram::Acceptor::bind_udp(host, *port, options)?),
             Address::Dpdk(address) => Kind::Datagram(datagram::Acceptor::bind_dpdk(*address, options)?),
             Address::Rdma { host, port, through } => Kind::Rdma(rdma::Acceptor::bind(host, *port, through, options)?),
@@ -166,12 +167,13 @@ impl AsFd for Listener {
 ///
 /// # Errors
 ///
-/// [`LinkError::Deadline`]; [`LinkError::Refused`] if one side does not allow the other's user; [`LinkError::Io`] if nobody
-/// listens there.
+/// [`LinkError::Deadline`]; [`LinkError::Refused`] if one side does not allow the other's user, or does not accept its certificate;
+/// [`LinkError::Certificate`] if this side does not accept the other's; [`LinkError::Io`] if nobody listens there.
 pub fn connect(address: &Address, options: &LinkOptions, deadline: Instant) -> Result<Link, LinkError> {
     match address {
         Address::Unix(path) => setup::take(connect_unix(path, deadline)?, options, deadline),
         Address::Tcp { host, port } => tcp::connect(host, *port, options, deadline),
+        Address::Tls { host, port, files } => tcp::connect_tls(host, *port, files, options, deadline),
         Address::Udp { host, port } => datagram::connect_udp(host, *port, options, deadline),
         Address::Dpdk(address) => datagram::connect_dpdk(*address, options, deadline),
         Address::Rdma { host, port, through } => rdma::connect(host, *port, through, options, deadline),

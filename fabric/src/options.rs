@@ -1,6 +1,6 @@
 //! The limits of a link, and whom it may be with.
 
-use crate::address::{AdapterChoice, Address};
+use crate::address::{AdapterChoice, Address, TlsFiles};
 use std::time::Duration;
 
 /// How a link is to be. The defaults serve; each side has its own.
@@ -25,6 +25,8 @@ pub struct LinkOptions {
     pub max_setups: usize,
     /// Which users of this host may be at the other end of a Unix socket.
     pub allow: Allow,
+    /// Over TLS: the files of links whose address names none.
+    pub tls: TlsFiles,
     /// Over RDMA: what links go through whose address does not say it.
     pub rdma_through: AdapterChoice,
     /// Over RDMA, to connect: in which of the acceptor's domains to be.
@@ -44,6 +46,7 @@ impl Default for LinkOptions {
             setup_timeout: Duration::from_secs(5),
             max_setups: 256,
             allow: Allow::SameUser,
+            tls: TlsFiles::default(),
             rdma_through: AdapterChoice::default(),
             rdma_domain: Vec::new(),
             rdma_domains: Vec::new(),
@@ -55,6 +58,7 @@ impl LinkOptions {
     /// Takes over what the options of `address` say, for links of its kind whose own addresses have no options.
     pub fn adopt(&mut self, address: &Address) {
         match address {
+            Address::Tls { files, .. } if files.is_some() => self.tls = files.clone(),
             Address::Rdma { through, .. } if through.is_some() => self.rdma_through = through.clone(),
             _ => {}
         }

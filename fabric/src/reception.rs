@@ -29,10 +29,16 @@ pub(crate) trait Host {
     type Guest;
 
     /// Begins with one who has just connected, over a socket that does not block.
-    fn greet(&self, socket: TcpStream, options: &LinkOptions) -> Result<Self::Guest, LinkError>;
+    fn greet(&mut self, socket: TcpStream, options: &LinkOptions) -> Result<Self::Guest, LinkError>;
 
     /// What the guest speaks over.
     fn socket<'a>(&self, guest: &'a Self::Guest) -> &'a TcpStream;
+
+    /// Whether the guest waits for room in the socket, too.
+    fn waits_for_room(&self, guest: &Self::Guest) -> bool {
+        let _ = guest;
+        false
+    }
 
     /// Hears what the guest has to say, as far as it has come.
     ///
@@ -71,6 +77,8 @@ struct Visit<G> {
     guest: G,
     peer: SocketAddr,
     since: Instant,
+    /// Whether it is waited for room, too.
+    for_room: bool,
 }
 
 impl<G> Reception<G> {
@@ -102,7 +110,7 @@ impl<G> Reception<G> {
     }
 
     /// The next link, if there is one. Never waits.
-    pub(crate) fn try_accept<H>(&mut self, host: &H, options: &LinkOptions) -> Result<Option<Link>, LinkError>
+    pub(crate) fn try_accept<H>(&mut self, host: &mut H, options: &LinkOptions) -> Result<Option<Link>, LinkError>
     where
         H: Host<Guest = G>,
     {
@@ -131,7 +139,7 @@ impl<G> Reception<G> {
     }
 
     /// Accepts one connection, if there is one.
-    fn welcome(&mut self, host: &impl Host<Guest = G>, options: &LinkOptions) -> Result<(), LinkError> {
+    fn welcome(&mut self, host: &mut impl Host<Guest = G>, options: &LinkOptions) -> Result<(), LinkError> {
         let (socket, peer) = match self.listener.accept() {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -149,7 +157,7 @@ impl<G> Reception<G> {
         }
         epoll::add(&self.epoll, host.socket(&guest), EventData::new_u64(self.next), EventFlags::IN)
             .map_err(|error| LinkError::io("waiting for a hello", error))?;
-        self.guests.insert(self.next, Visit { guest, peer, since: Instant::now() });
+        self.guests.insert(self.next, Visit { guest, peer, since: Instant::now(), for_room: false });
         self.next += 1;
         Ok(())
     }
@@ -159,10 +167,16 @@ impl<G> Reception<G> {
     where
         H: Host<Guest = G>,
     {
-        let Some(Visit { guest, peer, since }) = self.guests.remove(&token) else { return Ok(None) };
+        let Some(Visit { guest, peer, since, for_room: had }) = self.guests.remove(&token) else { return Ok(None) };
         match host.hear(guest, options) {
             Ok(Heard::Waits(guest)) => {
-                self.guests.insert(token, Visit { guest, peer, since });
+                let for_room = host.waits_for_room(&guest);
+                if for_room != had {
+                    let ready = if for_room { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+                    epoll::modify(&self.epoll, host.socket(&guest), EventData::new_u64(token), ready)
+                        .map_err(|error| LinkError::io("waiting for room in a socket", error))?;
+                }
+                self.guests.insert(token, Visit { guest, peer, since, for_room });
                 Ok(None)
             }
             Ok(Heard::Ready(guest)) => {

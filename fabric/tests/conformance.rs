@@ -10,7 +10,9 @@ use dmrpc_fabric::buffer::Buffer;
 use dmrpc_fabric::fake::{Faults, faulty};
 use dmrpc_fabric::link::{Body, Incoming, Link, LinkError, MAX_HEAD_BYTES, Target, TrySendError};
 use dmrpc_fabric::listen::{Listener, connect};
+use dmrpc_test_authority::Authority;
 use proptest::prelude::*;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 /// Generous: it is only ever reached by what hangs.
@@ -45,6 +47,18 @@ fn tcp(options: &LinkOptions) -> (Link, Link) {
     through("tcp://127.0.0.1:0", options)
 }
 
+/// Both sides show certificates.
+fn tls(options: &LinkOptions) -> (Link, Link) {
+    static AUTHORITY: LazyLock<(Authority, String)> = LazyLock::new(|| {
+        let authority = Authority::new();
+        let files = format!("{}&{}", authority.options(), authority.issue("host", &["127.0.0.1"]).options());
+        (authority, files)
+    });
+    let mut known = options.clone();
+    known.adopt(&format!("tls://127.0.0.1:0?{}", AUTHORITY.1).parse().unwrap());
+    through("tls://127.0.0.1:0", &known)
+}
+
 fn udp(options: &LinkOptions) -> (Link, Link) {
     through("udp://127.0.0.1:0", options)
 }
@@ -75,6 +89,10 @@ fn fake_shm(options: &LinkOptions) -> (Link, Link) {
 
 fn fake_tcp(options: &LinkOptions) -> (Link, Link) {
     fake_of(tcp, options)
+}
+
+fn fake_tls(options: &LinkOptions) -> (Link, Link) {
+    fake_of(tls, options)
 }
 
 fn fake_udp(options: &LinkOptions) -> (Link, Link) {
@@ -799,12 +817,14 @@ suite! {
     inproc: [descriptors_are_passed];
     shm: [descriptors_are_passed];
     tcp: [];
+    tls: [];
     udp: [];
     #[ignore = "needs an RDMA device: make test-rdma"]
     rdma: [];
     fake_inproc: [descriptors_are_passed];
     fake_shm: [descriptors_are_passed];
     fake_tcp: [];
+    fake_tls: [];
     fake_udp: [];
     #[ignore = "needs an RDMA device: make test-rdma"]
     fake_rdma: [];

@@ -20,8 +20,8 @@ pub(crate) struct Args {
     /// The unit of copy-on-write: a power of two from 4KiB to 2MiB.
     #[arg(long, value_name = "SIZE", default_value = "4KiB")]
     page: PageSize,
-    /// Where clients find the node: unix:///path, tcp://host:port, udp://host:port dpdk://address:port or rdma://host:port. May be given more than
-    /// once.
+    /// Where clients find the node: unix:///path, tcp://host:port, tls://host:port?cert=FILE&key=FILE, udp://host:port,
+    /// dpdk://address:port or rdma://host:port. May be given more than once.
     #[arg(long, value_name = "URL", required = true)]
     listen: Vec<Address>,
     /// What pages the pool is made of.

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Where the node is: unix:///path or tcp://host:port.
+    /// Where the node is: unix:///path, tcp://host:port, tls://host:port?ca=FILE, …
     address: Address,
     /// As JSON, for programs.
     #[arg(long)]

@@ -28,7 +28,8 @@ pub const INLINE_BYTES: usize = 2048;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StoreOptions {
-    /// Where the memory node is: `unix:///path` on this host, `tcp://host:port` or `rdma://host:port` elsewhere.
+    /// Where the memory node is: `unix:///path` on this host, `tcp://host:port`, `tls://host:port?ca=FILE` or
+    /// `rdma://host:port` elsewhere.
     pub url: String,
     /// The tenant's token; empty where the node asks for none.
     pub token: Vec<u8>,
@@ -89,7 +90,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Connects to the memory node at `url`: `unix:///path`, `tcp://host:port` or `rdma://host:port`.
+    /// Connects to the memory node at `url`: `unix:///path`, `tcp://host:port`, `tls://host:port?ca=FILE` or
+    /// `rdma://host:port`.
     ///
     /// # Errors
     ///

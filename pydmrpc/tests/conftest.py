@@ -43,9 +43,9 @@ class Node:
             stdout=subprocess.PIPE,
             text=True,
         )
-        ready = self.process.stdout.readline()
-        assert ready, "the node did not say that it is ready"
-        self.tcp_address = re.search(r"tcp://[^,\s]+", ready)[0]
+        self.ready = self.process.stdout.readline()
+        assert self.ready, "the node did not say that it is ready"
+        self.tcp_address = re.search(r"tcp://[^,\s]+", self.ready)[0]
 
     def pause(self):
         """Stops the process where it is, all its threads."""

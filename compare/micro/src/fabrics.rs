@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use dmrpc_rdma_sys::{Device, Selection};
+use dmrpc_test_authority::Authority;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
@@ -25,13 +26,16 @@ pub(crate) enum Fabric {
     /// DPDK over the kernel's packet sockets, in two network namespaces.
     AfPacket,
     AfXdp,
+    /// TCP within TLS, where both ends show certificates.
+    Tls,
     /// The first RDMA device of this host.
     Rdma,
 }
 
-const NAMES: [(&str, Fabric); 9] = [
+const NAMES: [(&str, Fabric); 10] = [
     ("shm", Fabric::Shm),
     ("tcp", Fabric::Tcp),
+    ("tls", Fabric::Tls),
     ("udp", Fabric::Udp),
     ("memif", Fabric::Memif),
     ("memif-zero-copy", Fabric::MemifZeroCopy),
@@ -72,7 +76,7 @@ impl Fabric {
     }
 
     pub(crate) fn is_dpdk(self) -> bool {
-        !matches!(self, Self::Shm | Self::Tcp | Self::Udp | Self::Rdma)
+        !matches!(self, Self::Shm | Self::Tcp | Self::Tls | Self::Udp | Self::Rdma)
     }
 
     /// Why it can't be had here, if so.
@@ -100,11 +104,21 @@ impl Fabric {
         None
     }
 
+    /// What each end adds to the address; `folder` is for files.
+    pub(crate) fn options(self, folder: &Path) -> String {
+        if self != Self::Tls {
+            return String::new();
+        }
+        let authority = Authority::at(folder);
+        format!("?{}&{}", authority.options(), authority.issue("host", &["127.0.0.1"]).options())
+    }
+
     /// Where its server listens; `folder` is for files.
     pub(crate) fn address(self, folder: &Path) -> String {
         match self {
             Self::Shm => format!("unix://{}/socket", folder.display()),
             Self::Tcp => "tcp://127.0.0.1:0".to_owned(),
+            Self::Tls => "tls://127.0.0.1:0".to_owned(),
             Self::Udp => "udp://127.0.0.1:0".to_owned(),
             Self::Rdma => rdma_address().map_or_else(|why| why.to_string(), |address| format!("rdma://{address}:0")),
             _ => format!("dpdk://{}:7000", ADDRESSES[0]),

@@ -144,7 +144,7 @@ fn drive(cli: &Cli) -> Result<()> {
     let fabrics: Vec<Fabric> = if named { cli.fabric.clone() } else { Fabric::all().collect() };
     let mut rows = bare::memcpy(Duration::from_secs_f64(cli.seconds / 4.0));
     let mut failed = Vec::new();
-    if fabrics.iter().any(|fabric| matches!(fabric, Fabric::Tcp | Fabric::Udp)) {
+    if fabrics.iter().any(|fabric| matches!(fabric, Fabric::Tcp | Fabric::Tls | Fabric::Udp)) {
         let folder = tempfile::tempdir()?;
         rows.extend(pair(Fabric::Tcp, What::Bare, "sockets", folder.path(), cli.seconds)?);
         rows.extend(bare::iperf3(Duration::from_secs_f64(cli.seconds))?);
@@ -210,14 +210,15 @@ fn pair(fabric: Fabric, what: What, address: &str, folder: &Path, seconds: f64) 
         What::Memory => "memory",
     };
     eprintln!("{fabric}: {name}");
+    let options = fabric.options(folder);
     let mut command = fabric.command(0, folder)?;
-    command.args(["serve", name, address]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.args(["serve", name, &format!("{address}{options}")]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut server = Running(command.spawn().context("starting a server")?);
     let mut lines = BufReader::new(server.0.stdout.take().expect("it was asked for")).lines();
     let address = loop {
         let line = lines.next().context("the server ended before it was ready")??;
         if let Some(address) = line.strip_prefix(READY) {
-            break address.to_owned();
+            break format!("{address}{options}");
         }
     };
     let mut command = fabric.command(1, folder)?;

@@ -36,7 +36,7 @@ impl Acceptor {
     }
 
     pub(crate) fn try_accept(&mut self, options: &LinkOptions) -> Result<Option<Link>, LinkError> {
-        self.reception.try_accept(&self.house, options)
+        self.reception.try_accept(&mut self.house, options)
     }
 
     pub(crate) fn address(&self) -> Address {
@@ -68,7 +68,7 @@ enum Guest {
 impl Host for House {
     type Guest = Guest;
 
-    fn greet(&self, control: TcpStream, _: &LinkOptions) -> Result<Guest, LinkError> {
+    fn greet(&mut self, control: TcpStream, _: &LinkOptions) -> Result<Guest, LinkError> {
         prepare(&control)?;
         Ok(Guest::Hello(control, Greeting::default()))
     }

@@ -1,14 +1,13 @@
 //! The half of a TCP link that receives.
 
+use super::stream::{Stream, receive};
 use crate::frame::{Frame, HEADER_BYTES};
 use crate::landing::Landing;
 use crate::link::{Incoming, Interest, Interests, LinkError, MAX_HEAD_BYTES, Receiver, Target};
 use crate::options::LinkOptions;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 use smallvec::{SmallVec, smallvec};
 use std::io::IoSliceMut;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::ops::Range;
 use std::os::fd::AsFd;
 
@@ -22,7 +21,7 @@ const MAX_PARTS: usize = 16;
 const DIRECT_BYTES: u64 = 4 * 1024;
 
 pub(super) struct TcpReceiver {
-    socket: TcpStream,
+    stream: Stream,
     /// Has place for the largest head and its header.
     buffer: Box<[u8]>,
     /// What of it came and was not looked at.
@@ -51,14 +50,14 @@ enum Step {
 }
 
 impl TcpReceiver {
-    pub(super) fn new(socket: TcpStream, options: &LinkOptions) -> Self {
+    pub(super) fn new(stream: Stream, options: &LinkOptions) -> Self {
         let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
         let (max_body_bytes, turn_bytes) = (options.max_body_bytes, options.turn_bytes.max(1));
-        Self { socket, buffer, came: 0..0, head: Vec::new(), state: State::Header, max_body_bytes, turn_bytes }
+        Self { stream, buffer, came: 0..0, head: Vec::new(), state: State::Header, max_body_bytes, turn_bytes }
     }
 
-    /// Has at least `want` bytes in the buffer, which have place there. Whether they came.
-    fn fill(&mut self, want: usize) -> Result<bool, LinkError> {
+    /// Has at least `want` bytes in the buffer, which have place there. Whether they came, from the socket only if `from_socket`.
+    fn fill(&mut self, want: usize, from_socket: bool) -> Result<bool, LinkError> {
         while self.came.len() < want {
             if self.came.is_empty() {
                 self.came = 0..0;
@@ -66,12 +65,10 @@ impl TcpReceiver {
                 self.buffer.copy_within(self.came.clone(), 0);
                 self.came = 0..self.came.len();
             }
-            match recv(&self.socket, &mut self.buffer[self.came.end..], RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => return Err(LinkError::Closed),
-                Ok((_, count)) => self.came.end += count,
-                Err(Errno::AGAIN) => return Ok(false),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(LinkError::socket("receiving", error)),
+            let parts = &mut [IoSliceMut::new(&mut self.buffer[self.came.end..])];
+            match self.stream.read(parts, from_socket)? {
+                Some(count) => self.came.end += count,
+                None => return Ok(false),
             }
         }
         Ok(true)
@@ -88,7 +85,7 @@ impl TcpReceiver {
         loop {
             match &mut self.state {
                 State::Header => {
-                    if !self.fill(HEADER_BYTES)? {
+                    if !self.fill(HEADER_BYTES, true)? {
                         return Ok(Step::Nothing);
                     }
                     let header = self.take(HEADER_BYTES);
@@ -99,7 +96,7 @@ impl TcpReceiver {
                     self.state = State::Head { head_len, body_len };
                 }
                 &mut State::Head { head_len, body_len } => {
-                    if !self.fill(head_len)? {
+                    if !self.fill(head_len, true)? {
                         return Ok(Step::Nothing);
                     }
                     let head = self.take(head_len);
@@ -117,7 +114,8 @@ impl TcpReceiver {
                         return Ok(Step::Body(landing.into_target()));
                     }
                     let before = landing.remaining();
-                    if turn == 0 || !self.land()? {
+                    // What was taken from the socket before would make nobody look for it.
+                    if !self.land(turn > 0)? {
                         return Ok(Step::Nothing);
                     }
                     let State::Body(landing) = &self.state else { unreachable!("it is still on its way") };
@@ -128,11 +126,11 @@ impl TcpReceiver {
         }
     }
 
-    /// Moves the body on. Whether anything came.
-    fn land(&mut self) -> Result<bool, LinkError> {
+    /// Moves the body on. Whether anything came, from the socket only if `from_socket`.
+    fn land(&mut self, from_socket: bool) -> Result<bool, LinkError> {
         let State::Body(landing) = &mut self.state else { unreachable!("caller: a body is on its way") };
         let wants_buffer = landing.remaining() < DIRECT_BYTES || landing.next().is_some_and(|(to, _)| to.is_none());
-        if self.came.is_empty() && wants_buffer && !self.fill(1)? {
+        if self.came.is_empty() && wants_buffer && !self.fill(1, from_socket)? {
             return Ok(false);
         }
         let State::Body(landing) = &mut self.state else { unreachable!("as above") };
@@ -165,15 +163,7 @@ impl TcpReceiver {
         if direct as u64 == landing.remaining() {
             parts.push(IoSliceMut::new(&mut self.buffer));
         }
-        let count = loop {
-            match rustix::io::readv(&self.socket, &mut parts) {
-                Ok(0) => return Err(LinkError::Closed),
-                Ok(count) => break count,
-                Err(Errno::AGAIN) => return Ok(false),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(LinkError::socket("receiving", error)),
-            }
-        };
+        let Some(count) = self.stream.read(&mut parts, from_socket)? else { return Ok(false) };
         drop(parts);
         landing.pass(count.min(direct));
         self.came = 0..count.saturating_sub(direct);
@@ -191,7 +181,7 @@ impl Receiver for TcpReceiver {
                 self.state = State::Ended;
                 if !matches!(error, LinkError::Closed) {
                     // Invariant 3 of the crate's links: the link is closed, for the peer as well.
-                    let _ = self.socket.shutdown(Shutdown::Both);
+                    let _ = self.stream.socket().shutdown(Shutdown::Both);
                 }
                 Err(error)
             }
@@ -208,7 +198,7 @@ impl Receiver for TcpReceiver {
     }
 
     fn interests(&self) -> Interests<'_> {
-        smallvec![Interest { fd: self.socket.as_fd(), writable: false }]
+        smallvec![Interest { fd: self.stream.socket().as_fd(), writable: false }]
     }
 }
 
@@ -216,8 +206,7 @@ impl Drop for TcpReceiver {
     fn drop(&mut self) {
         // With its sending side closed too the kernel answers what still comes with a reset, which ends the peer's sender;
         // but only once there is room for it to come.
-        let _ = self.socket.shutdown(Shutdown::Both);
-        while matches!(recv(&self.socket, &mut self.buffer[..], RecvFlags::DONTWAIT), Ok((_, 1..)) | Err(Errno::INTR)) {
-        }
+        let _ = self.stream.socket().shutdown(Shutdown::Both);
+        while matches!(receive(self.stream.socket(), &mut self.buffer), Ok(Some(_))) {}
     }
 }

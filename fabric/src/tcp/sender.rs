@@ -1,13 +1,11 @@
 //! The half of a TCP link that sends.
 #![forbid(unsafe_code)]
 
+use super::stream::Stream;
 use crate::link::{Body, Interest, Interests, LinkError, Sender, TrySendError, check_lengths};
 use crate::queue::{Queue, message_bytes};
-use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use smallvec::smallvec;
 use std::io::IoSlice;
-use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 
 /// Pieces of one vectored write.
@@ -17,7 +15,7 @@ const MAX_PIECES: usize = 64;
 const GATHERED_BYTES: u64 = 64 * 1024;
 
 pub(super) struct TcpSender {
-    pub(super) socket: TcpStream,
+    pub(super) stream: Stream,
     pub(super) queue: Queue,
     /// Nothing can be written any more.
     pub(super) ended: bool,
@@ -30,6 +28,15 @@ pub(super) struct TcpSender {
 impl TcpSender {
     /// Writes what the socket takes. Whether that was all.
     fn write(&mut self) -> Result<bool, LinkError> {
+        let written = self.write_some();
+        if written.is_err() {
+            self.ended = true;
+            self.queue = Queue::default();
+        }
+        written
+    }
+
+    fn write_some(&mut self) -> Result<bool, LinkError> {
         let mut turn = self.turn_bytes;
         while !self.queue.is_empty() {
             if turn == 0 {
@@ -37,22 +44,11 @@ impl TcpSender {
             }
             let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
             let count = self.queue.gather(&mut pieces);
-            let mut control = SendAncillaryBuffer::default();
-            match sendmsg(&self.socket, &pieces[..count], &mut control, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Ok(written) => {
-                    self.queue.advance(written);
-                    turn = turn.saturating_sub(written as u64);
-                }
-                Err(Errno::AGAIN) => return Ok(false),
-                Err(Errno::INTR) => {}
-                Err(error) => {
-                    self.ended = true;
-                    self.queue = Queue::default();
-                    return Err(LinkError::socket("sending", error));
-                }
-            }
+            let Some(written) = self.stream.write(&pieces[..count])? else { return Ok(false) };
+            self.queue.advance(written);
+            turn = turn.saturating_sub(written as u64);
         }
-        Ok(true)
+        self.stream.flush()
     }
 
     fn alive(&self) -> Result<(), LinkError> {
@@ -83,7 +79,7 @@ impl Sender for TcpSender {
     }
 
     fn interests(&self) -> Interests<'_> {
-        smallvec![Interest { fd: self.socket.as_fd(), writable: true }]
+        smallvec![Interest { fd: self.stream.socket().as_fd(), writable: true }]
     }
 }
 
@@ -92,6 +88,6 @@ impl Drop for TcpSender {
         if !self.ended {
             let _ = self.write();
         }
-        let _ = self.socket.shutdown(Shutdown::Write);
+        self.stream.end_writing();
     }
 }

@@ -74,7 +74,7 @@ pub enum NodeError {
     #[error("can't listen on {address}: {source}")]
     Listen {
         /// The address.
-        address: Address,
+        address: Box<Address>,
         /// Why.
         source: LinkError,
     },

@@ -87,7 +87,7 @@ impl Node {
         config.link.turn_bytes = TURN_BYTES;
         let listeners = config.listen.iter().map(|address| {
             Listener::bind(address, &config.link)
-                .map_err(|source| NodeError::Listen { address: address.clone(), source })
+                .map_err(|source| NodeError::Listen { address: Box::new(address.clone()), source })
         });
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let addresses = listeners.iter().map(Listener::address).collect();

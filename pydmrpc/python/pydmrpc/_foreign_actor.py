@@ -9,7 +9,8 @@ from pydmrpc import _core, _futures
 
 
 def connect(address: str, *, timeout: float = 10.0) -> ForeignActor:
-    """Connects to the actor at ``"unix:///path#name"`` (this host) or ``"tcp://host:port#name"``.
+    """Connects to the actor at ``"unix:///path#name"`` (this host) or ``"tcp://host:port#name"``, or within TLS at
+    ``"tls://host:port?ca=FILE#name"``.
 
     Args:
         address: where the actor's process listens, and the name that the actor is registered by.

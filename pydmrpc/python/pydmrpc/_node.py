@@ -67,7 +67,8 @@ def init(
     Called by itself at the first use of the store, with no arguments; after `shutdown` it may be called again.
 
     Args:
-        address: ``"unix:///path"`` of a memory node on this host, ``"tcp://host:port"`` of one elsewhere; ``"hub:///path"``, as
+        address: ``"unix:///path"`` of a memory node on this host, ``"tcp://host:port"`` or
+            ``"tls://host:port?ca=FILE"`` of one elsewhere; ``"hub:///path"``, as
             `hub_address` gives it, to share tasks, actors and results with another program; None starts all that is needed.
         pool: most memory that a node started here takes, in bytes or as ``"4GiB"``; a quarter of the host's by default.
         page_size: the unit of copy-on-write of a node started here, a power of two from 4 KiB to 2 MiB.
