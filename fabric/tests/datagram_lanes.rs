@@ -4,6 +4,7 @@
 
 use dmrpc_fabric::datagram::device::{Device, Frame};
 use dmrpc_fabric::datagram::endpoint::{Endpoint, EndpointOptions, SessionKey, Standing};
+use dmrpc_fabric::datagram::packet::HEADER_BYTES;
 use dmrpc_fabric::datagram::{Head, News, Piece};
 use dmrpc_fabric::link::{Body, Interests, LinkError};
 use std::cell::Cell;
@@ -63,7 +64,7 @@ impl Device for Lane {
         false
     }
 
-    fn receive(&mut self, most: usize, take: &mut dyn FnMut(u8, Datagram)) -> Result<(), LinkError> {
+    fn receive(&mut self, most: usize, mut take: impl FnMut(u8, Datagram)) -> Result<(), LinkError> {
         let mut under_way = self.network.under_way.lock().expect("nobody panicked");
         for _ in 0..most {
             let ours = under_way.iter().position(|(_, host, lane, _)| (*host, *lane) == (self.host, self.lane));
@@ -78,7 +79,7 @@ impl Device for Lane {
         64
     }
 
-    fn send(&mut self, to: &u8, header: &[u8], pieces: &[Piece<'_>]) {
+    fn send(&mut self, to: &u8, header: &[u8; HEADER_BYTES], pieces: &[Piece<'_>]) {
         let mut bytes = header.to_vec();
         pieces.iter().for_each(|piece| bytes.extend_from_slice(piece.bytes()));
         // Now and then twice, each to a lane of its own.

@@ -192,10 +192,8 @@ mod burst {
         port: *mut sys::Port,
         queue: *mut sys::Queue,
         frames: [sys::RxFrame; BURST],
-    }
-
-    unsafe extern "C" fn never(_owner: *mut sys::Owner) {
-        unreachable!("nothing is lent")
+        waiting: [sys::TxFrame; BURST],
+        count: usize,
     }
 
     impl Device {
@@ -228,7 +226,8 @@ mod burst {
             let none = sys::RxFrame { mbuf: std::ptr::null_mut::<c_void>(), start: std::ptr::null(), len: 0 };
             // SAFETY: the port runs, with one queue.
             let queue = unsafe { sys::dmrpc_port_queue(port, 0) };
-            Ok(Self { port, queue, frames: [none; BURST] })
+            let nothing = sys::TxFrame { mbuf: std::ptr::null_mut(), start: std::ptr::null_mut(), len: 0 };
+            Ok(Self { port, queue, frames: [none; BURST], waiting: [nothing; BURST], count: 0 })
         }
 
         fn wait(&mut self) -> Result<()> {
@@ -262,19 +261,29 @@ mod burst {
             count
         }
 
-        fn send(&mut self, pieces: &mut [sys::TxPiece]) {
-            let packets: [sys::TxPacket; BURST] =
-                std::array::from_fn(|index| sys::TxPacket { first: index as u32, count: 1 });
-            let mut count = pieces.len() as u32;
-            // SAFETY: each packet has its piece, which points to bytes that live through the call.
-            while unsafe { sys::dmrpc_tx_burst(self.queue, packets.as_ptr(), count, pieces.as_mut_ptr(), never) } < 64 {
+        /// Takes buffers for so many frames, at most a burst.
+        fn gather(&mut self, count: usize) {
+            // SAFETY: the port runs and there is room for so many.
+            self.count = unsafe { sys::dmrpc_tx_alloc(self.queue, self.waiting.as_mut_ptr(), count as u32) } as usize;
+        }
+
+        /// Writes a frame of those.
+        fn write(&mut self, index: usize, bytes: &[u8]) {
+            if let Some(buffer) = self.waiting[..self.count].get_mut(index) {
+                // SAFETY: the buffer is ours, and no frame is longer than the port's longest.
+                unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), buffer.start, bytes.len()) };
+                buffer.len = bytes.len() as u32;
+            }
+        }
+
+        /// Sends them.
+        fn send(&mut self) {
+            let mut count = std::mem::take(&mut self.count) as u32;
+            // SAFETY: the buffers are ours, and were written.
+            while unsafe { sys::dmrpc_tx_burst(self.queue, self.waiting.as_ptr(), count) } < 64 {
                 count = 0;
             }
         }
-    }
-
-    fn piece(bytes: &[u8]) -> sys::TxPiece {
-        sys::TxPiece { start: bytes.as_ptr(), len: bytes.len() as u32, lent: 0, owner: [0; 4] }
     }
 
     /// Sends every frame back, until none came for a while.
@@ -292,19 +301,26 @@ mod burst {
                 }
                 continue;
             }
-            let mut pieces: Vec<sys::TxPiece> = Vec::with_capacity(BURST);
-            for frame in &device.frames[..count] {
+            device.gather(count);
+            let mut ours = 0;
+            for index in 0..count {
+                let frame = device.frames[index];
                 // SAFETY: the frame is ours until it is freed below, after it was copied.
                 let bytes = unsafe { std::slice::from_raw_parts(frame.start, frame.len as usize) };
                 if bytes.get(12..14) == Some(&MARK) {
-                    pieces.push(piece(bytes));
+                    device.write(ours, bytes);
+                    ours += 1;
                 }
-            }
-            device.send(&mut pieces);
-            for frame in &device.frames[..count] {
                 // SAFETY: freed once.
                 unsafe { sys::dmrpc_frame_free(frame.mbuf) };
             }
+            // A stranger's frame is rare, and leaves a buffer that is not sent.
+            for buffer in &device.waiting[ours.min(device.count)..device.count] {
+                // SAFETY: freed once.
+                unsafe { sys::dmrpc_frame_free(buffer.mbuf) };
+            }
+            device.count = device.count.min(ours);
+            device.send();
             heard = Instant::now();
         }
     }
@@ -325,8 +341,9 @@ mod burst {
             let mut now = start;
             while now - start < turn || sample.count() < LEAST {
                 let begun = Instant::now();
-                let mut pieces = vec![piece(&frame); depth];
-                device.send(&mut pieces);
+                device.gather(depth);
+                (0..depth).for_each(|index| device.write(index, &frame));
+                device.send();
                 let mut left = depth;
                 while left > 0 {
                     let mut came = 0;

@@ -352,80 +352,88 @@ static void let_go(void *start, void *opaque)
 	lent->release(&lent->owner);
 }
 
-/* Appends a piece to a frame, from where it is. Takes the owner if it can. */
-static int lend(struct dmrpc_queue *queue, struct rte_mbuf *frame, struct dmrpc_piece *piece, dmrpc_release release)
+/* Takes empty buffers for frames to be sent; as many as there are. */
+uint32_t dmrpc_tx_alloc(struct dmrpc_queue *queue, struct dmrpc_tx_frame *frames, uint32_t count)
+{
+	struct rte_mbuf *mbufs[MAX_BURST];
+	uint32_t i;
+
+	count = RTE_MIN(count, (uint32_t)MAX_BURST);
+	if (rte_pktmbuf_alloc_bulk(queue->tx_pool, mbufs, count) != 0) {
+		/* Fewer are left than were asked for. */
+		mbufs[0] = rte_pktmbuf_alloc(queue->tx_pool);
+		count = mbufs[0] != NULL;
+	}
+	for (i = 0; i < count; i++) {
+		frames[i].mbuf = mbufs[i];
+		frames[i].start = rte_pktmbuf_mtod(mbufs[i], uint8_t *);
+		frames[i].len = 0;
+	}
+	return count;
+}
+
+/* Appends bytes to a frame behind what was lent to it, as a copy. */
+int dmrpc_tx_append(struct dmrpc_queue *queue, void *mbuf, const uint8_t *start, uint32_t len)
 {
 	struct rte_mbuf *segment = rte_pktmbuf_alloc(queue->tx_pool);
-	struct lent *lent;
+	char *room;
 
 	if (segment == NULL)
 		return -ENOMEM;
+	room = rte_pktmbuf_append(segment, len);
+	if (room == NULL || rte_pktmbuf_chain(mbuf, segment) != 0) {
+		rte_pktmbuf_free(segment);
+		return -ENOMEM;
+	}
+	memcpy(room, start, len);
+	return 0;
+}
+
+/* Appends memory of DPDK's to a frame, from where it is. Takes the owner in any case. */
+int dmrpc_tx_lend(struct dmrpc_queue *queue, void *mbuf, const uint8_t *start, uint32_t len, const struct dmrpc_owner *owner,
+		  dmrpc_release release)
+{
+	struct rte_mbuf *segment = rte_pktmbuf_alloc(queue->tx_pool);
+	struct dmrpc_owner copy = *owner;
+	struct lent *lent;
+
+	if (segment == NULL) {
+		release(&copy);
+		return -ENOMEM;
+	}
 	lent = rte_mbuf_to_priv(segment);
 	lent->shared.free_cb = let_go;
 	lent->shared.fcb_opaque = lent;
 	lent->release = release;
-	lent->owner = piece->owner;
+	lent->owner = copy;
 	rte_mbuf_ext_refcnt_set(&lent->shared, 1);
-	rte_pktmbuf_attach_extbuf(segment, (void *)(uintptr_t)piece->start, rte_mem_virt2iova(piece->start), piece->len,
-				  &lent->shared);
+	rte_pktmbuf_attach_extbuf(segment, (void *)(uintptr_t)start, rte_mem_virt2iova(start), len, &lent->shared);
 	segment->data_off = 0;
-	segment->data_len = piece->len;
-	segment->pkt_len = piece->len;
+	segment->data_len = len;
+	segment->pkt_len = len;
 	/* Fails for frames of too many segments; with the segment the owner goes. */
-	if (rte_pktmbuf_chain(frame, segment) != 0)
+	if (rte_pktmbuf_chain(mbuf, segment) != 0) {
 		rte_pktmbuf_free(segment);
+		return -ENOMEM;
+	}
 	return 0;
 }
 
-/* NULL without buffers: then the frame is as good as lost on the way. */
-static struct rte_mbuf *build(struct dmrpc_queue *queue, struct dmrpc_piece *pieces, uint32_t count, dmrpc_release release)
-{
-	struct rte_mbuf *frame = rte_pktmbuf_alloc(queue->tx_pool);
-	struct rte_mbuf *last = frame;
-	uint32_t i;
-
-	for (i = 0; i < count; i++) {
-		struct dmrpc_piece *piece = &pieces[i];
-
-		if (piece->lent == DMRPC_LENT && frame != NULL && queue->multi_segment && lend(queue, frame, piece, release) == 0) {
-			last = NULL;
-			continue;
-		}
-		if (frame != NULL && last == NULL) {
-			last = rte_pktmbuf_alloc(queue->tx_pool);
-			if (last == NULL || rte_pktmbuf_chain(frame, last) != 0) {
-				rte_pktmbuf_free(last);
-				rte_pktmbuf_free(frame);
-				frame = NULL;
-			}
-		}
-		if (frame != NULL) {
-			char *room = rte_pktmbuf_append(frame, piece->len);
-
-			if (room != NULL) {
-				memcpy(room, piece->start, piece->len);
-			} else {
-				rte_pktmbuf_free(frame);
-				frame = NULL;
-			}
-		}
-		if (piece->lent)
-			release(&piece->owner);
-	}
-	return frame;
-}
-
-/* Sends; owners are released exactly once, now or when the driver is done. Returns for how many more frames there is room. */
-uint32_t dmrpc_tx_burst(struct dmrpc_queue *queue, const struct dmrpc_packet *packets, uint32_t count,
-			struct dmrpc_piece *pieces, dmrpc_release release)
+/* Sends; takes the buffers. Returns for how many more frames there is room. */
+uint32_t dmrpc_tx_burst(struct dmrpc_queue *queue, const struct dmrpc_tx_frame *frames, uint32_t count)
 {
 	uint32_t next, taken = 0, step;
 
-	for (next = 0; next < count && queue->pending_count < MAX_BURST; next++) {
-		struct rte_mbuf *frame = build(queue, pieces + packets[next].first, packets[next].count, release);
+	for (next = 0; next < count; next++) {
+		struct rte_mbuf *frame = frames[next].mbuf;
 
-		if (frame != NULL)
-			queue->pending[queue->pending_count++] = frame;
+		if (queue->pending_count == MAX_BURST) {
+			rte_pktmbuf_free(frame);
+			continue;
+		}
+		frame->data_len = frames[next].len;
+		frame->pkt_len += frames[next].len;
+		queue->pending[queue->pending_count++] = frame;
 	}
 	if (!queue->port->started)
 		return MAX_BURST - queue->pending_count;

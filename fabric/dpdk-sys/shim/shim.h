@@ -37,24 +37,11 @@ struct dmrpc_owner {
 	uint64_t words[4];
 };
 
-#define DMRPC_LENT 1
-#define DMRPC_OWNED 2
-
-/*
- * Part of a frame to be sent. If it is DMRPC_LENT: memory of DPDK's that may be sent from where it is, until its owner is released. If it is
- * DMRPC_OWNED: to be copied, and its owner released at once. Otherwise it is to be copied and has no owner.
- */
-struct dmrpc_piece {
-	const uint8_t *start;
+/* A frame to be sent: a buffer, and how many bytes were written to it. */
+struct dmrpc_tx_frame {
+	void *mbuf;
+	uint8_t *start;
 	uint32_t len;
-	uint32_t lent;
-	struct dmrpc_owner owner;
-};
-
-/* A frame to be sent: `count` pieces of the array that is passed with it. */
-struct dmrpc_packet {
-	uint32_t first;
-	uint32_t count;
 };
 
 typedef void (*dmrpc_release)(struct dmrpc_owner *owner);
@@ -81,8 +68,11 @@ int dmrpc_rx_fd(struct dmrpc_queue *queue);
 int dmrpc_rx_interrupt(struct dmrpc_queue *queue, int on);
 uint32_t dmrpc_rx_buffers_free(struct dmrpc_queue *queue);
 void dmrpc_frame_free(void *mbuf);
-uint32_t dmrpc_tx_burst(struct dmrpc_queue *queue, const struct dmrpc_packet *packets, uint32_t count,
-			struct dmrpc_piece *pieces, dmrpc_release release);
+uint32_t dmrpc_tx_alloc(struct dmrpc_queue *queue, struct dmrpc_tx_frame *frames, uint32_t count);
+int dmrpc_tx_append(struct dmrpc_queue *queue, void *mbuf, const uint8_t *start, uint32_t len);
+int dmrpc_tx_lend(struct dmrpc_queue *queue, void *mbuf, const uint8_t *start, uint32_t len, const struct dmrpc_owner *owner,
+		  dmrpc_release release);
+uint32_t dmrpc_tx_burst(struct dmrpc_queue *queue, const struct dmrpc_tx_frame *frames, uint32_t count);
 void dmrpc_tx_reap(struct dmrpc_queue *queue);
 void *dmrpc_memory_reserve(const char *name, uint64_t bytes, int32_t numa_node);
 int dmrpc_memory_file(const void *start, uint64_t bytes, uint64_t *offset);

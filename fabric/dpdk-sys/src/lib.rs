@@ -56,33 +56,16 @@ pub struct RxFrame {
 /// What keeps a piece of memory: a value of the caller's, which C only moves.
 pub type Owner = [u64; 4];
 
-/// [`TxPiece::lent`]: memory of DPDK's, which may be sent from where it is until its owner is released.
-pub const LENT: u32 = 1;
-/// [`TxPiece::lent`]: bytes that are copied by the call, and have an owner, which is released then.
-pub const OWNED: u32 = 2;
-
-/// Part of a frame to be sent.
+/// A frame to be sent: a buffer of DPDK's, and how many bytes were written to it.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct TxPiece {
-    /// First byte.
-    pub start: *const u8,
-    /// Number of bytes.
+pub struct TxFrame {
+    /// DPDK's own description of it.
+    pub mbuf: *mut c_void,
+    /// Its first byte. There is room for the longest frame of the port.
+    pub start: *mut u8,
+    /// Bytes that were written to it.
     pub len: u32,
-    /// [`LENT`], [`OWNED`], or 0 for bytes without an owner.
-    pub lent: u32,
-    /// Passed to the release function once the memory is no longer looked at, if there is one.
-    pub owner: Owner,
-}
-
-/// A frame to be sent, as a run of pieces.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct TxPacket {
-    /// The first piece.
-    pub first: u32,
-    /// How many.
-    pub count: u32,
 }
 
 /// A started port.
@@ -138,15 +121,24 @@ unsafe extern "C" {
     pub fn dmrpc_rx_buffers_free(queue: *mut Queue) -> u32;
     /// Gives a frame's buffer back. Safe to call on any thread.
     pub fn dmrpc_frame_free(mbuf: *mut c_void);
-    /// Sends frames, as many as there was [room](dmrpc_tx_burst) for last; takes all owners. What the driver does not take waits
-    /// for the next call. Returns for how many more frames there is room.
-    pub fn dmrpc_tx_burst(
+    /// Takes empty buffers for frames to be sent: as many as there are, which is said. They are given back by
+    /// [`dmrpc_tx_burst`] or [`dmrpc_frame_free`].
+    pub fn dmrpc_tx_alloc(queue: *mut Queue, frames: *mut TxFrame, count: u32) -> u32;
+    /// Appends a copy of bytes to a frame behind what was lent to it. 0 if there was a buffer.
+    pub fn dmrpc_tx_append(queue: *mut Queue, mbuf: *mut c_void, start: *const u8, len: u32) -> c_int;
+    /// Appends memory of DPDK's to a frame behind what was written to its buffer, to be sent from where it is until its owner is
+    /// released. Takes the owner in any case. 0 if there was a buffer.
+    pub fn dmrpc_tx_lend(
         queue: *mut Queue,
-        packets: *const TxPacket,
-        count: u32,
-        pieces: *mut TxPiece,
+        mbuf: *mut c_void,
+        start: *const u8,
+        len: u32,
+        owner: *const Owner,
         release: Release,
-    ) -> u32;
+    ) -> c_int;
+    /// Sends frames, as many as there was [room](dmrpc_tx_burst) for last. What the driver does not take waits for the next
+    /// call. Returns for how many more frames there is room.
+    pub fn dmrpc_tx_burst(queue: *mut Queue, frames: *const TxFrame, count: u32) -> u32;
     /// Lets the driver look which frames it has sent, so that their owners are released although nothing more is sent.
     pub fn dmrpc_tx_reap(queue: *mut Queue);
     /// Reserves memory of DPDK's own, for ever; null with [`dmrpc_error`].

@@ -1,6 +1,7 @@
 //! What carries datagrams: a network card, a socket, or the test's own network.
 
 use super::outbox::Piece;
+use super::packet::HEADER_BYTES;
 use crate::link::{Interests, LinkError};
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -34,14 +35,14 @@ pub trait Device: Send + 'static {
     /// # Errors
     ///
     /// [`LinkError`] when the device is of no more use.
-    fn receive(&mut self, most: usize, take: &mut dyn FnMut(Self::Place, Self::Frame)) -> Result<(), LinkError>;
+    fn receive(&mut self, most: usize, take: impl FnMut(Self::Place, Self::Frame)) -> Result<(), LinkError>;
 
     /// How many datagrams it would take now.
     fn room(&mut self) -> usize;
 
     /// Takes a datagram to be sent: a header to be copied, and pieces that may be sent from where they are. It may be lost on
     /// the way, and is when there was no [`room`](Device::room).
-    fn send(&mut self, to: &Self::Place, header: &[u8], pieces: &[Piece<'_>]);
+    fn send(&mut self, to: &Self::Place, header: &[u8; HEADER_BYTES], pieces: &[Piece<'_>]);
 
     /// Puts what was taken on its way.
     ///

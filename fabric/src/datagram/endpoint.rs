@@ -128,6 +128,7 @@ impl<D: Device> Entry<D> {
     }
 
     /// Wakes the sleepers for whom there is something.
+    #[inline]
     fn wake(&mut self, key: SessionKey, awake: &mut Vec<(SessionKey, Sleeper)>) {
         if !self.receiver_sleeps && !self.sender_sleeps {
             return;
@@ -294,6 +295,7 @@ impl<D: Device> Endpoint<D> {
     }
 
     /// How a session stands.
+    #[inline]
     pub fn standing(&self, key: SessionKey) -> Standing {
         match &self.sessions[key.0 as usize].state {
             State::Asking { .. } => Standing::Asking,
@@ -303,6 +305,7 @@ impl<D: Device> Endpoint<D> {
     }
 
     /// Whether there is something to be received, if only an error.
+    #[inline]
     pub fn has_news(&self, key: SessionKey) -> bool {
         match &self.sessions[key.0 as usize].state {
             State::Open(session) => session.has_news(),
@@ -315,6 +318,7 @@ impl<D: Device> Endpoint<D> {
     /// # Errors
     ///
     /// [`LinkError::Closed`] if it never opened.
+    #[inline]
     pub fn session(&mut self, key: SessionKey) -> Result<&mut Session<D::Frame>, LinkError> {
         match &mut self.sessions[key.0 as usize].state {
             State::Open(session) => Ok(session),
@@ -348,6 +352,7 @@ impl<D: Device> Endpoint<D> {
     }
 
     /// That half does not sleep, whatever it said before.
+    #[inline]
     pub fn rise(&mut self, key: SessionKey, sleeper: Sleeper) {
         if std::mem::take(self.sessions[key.0 as usize].flag(sleeper)) {
             self.sleeping -= 1;
@@ -355,11 +360,19 @@ impl<D: Device> Endpoint<D> {
     }
 
     /// How many halves sleep.
+    #[inline]
     pub fn sleeping(&self) -> usize {
         self.sleeping
     }
 
+    /// Whether [`take_awake`](Endpoint::take_awake) would name somebody.
+    #[inline]
+    pub fn has_awake(&self) -> bool {
+        !self.awake.is_empty()
+    }
+
     /// Who is to be woken.
+    #[inline]
     pub fn take_awake(&mut self) -> impl Iterator<Item = (SessionKey, Sleeper)> {
         self.sleeping -= self.awake.len();
         self.awake.drain(..)
@@ -371,6 +384,7 @@ impl<D: Device> Endpoint<D> {
     }
 
     /// The session may have something to send, with the next [`transmit`](Endpoint::transmit) or [`poll`](Endpoint::poll).
+    #[inline]
     pub fn stir(&mut self, key: SessionKey) {
         let entry = &mut self.sessions[key.0 as usize];
         if !entry.busy {
@@ -386,18 +400,23 @@ impl<D: Device> Endpoint<D> {
     /// [`LinkError`] when the device is of no more use.
     pub fn poll(&mut self, now: u64) -> Result<bool, LinkError> {
         let mut arrivals = std::mem::take(&mut self.arrivals);
-        let received = self.device.receive(RECEIVE_BATCH, &mut |place, frame| arrivals.push((place, frame)));
+        let received = self.device.receive(RECEIVE_BATCH, |place, frame| arrivals.push((place, frame)));
         let any = !arrivals.is_empty();
-        for (place, frame) in arrivals.drain(..) {
-            self.datagram(now, &place, frame);
+        if any {
+            for (place, frame) in arrivals.drain(..) {
+                self.datagram(now, &place, frame);
+            }
         }
         self.arrivals = arrivals;
         received?;
-        self.expire(now);
+        if now >= self.soonest {
+            self.expire(now);
+        }
         self.transmit(now)?;
         Ok(any)
     }
 
+    #[inline]
     fn datagram(&mut self, now: u64, place: &D::Place, frame: D::Frame) {
         let Some((header, payload)) = Header::decode(frame.bytes(), false) else { return };
         let lane = (header.to.index >> PLACE_BITS) as u8;
@@ -442,7 +461,7 @@ impl<D: Device> Endpoint<D> {
         let payload = payload.len();
         // An error is the session's end, which its handle will be told.
         let _ = session.datagram(now, &header, payload, frame);
-        let (wants_turn, due) = (session.wants_turn(now), session.next_timeout());
+        let (wants_turn, due) = (!session.is_quiet(now) && session.wants_turn(now), session.next_timeout());
         entry.wake(key, &mut self.awake);
         if wants_turn {
             self.stir(key);
@@ -573,6 +592,7 @@ impl<D: Device> Endpoint<D> {
     /// # Errors
     ///
     /// [`LinkError`] when the device is of no more use.
+    #[inline]
     pub fn transmit(&mut self, now: u64) -> Result<(), LinkError> {
         let mut sessions = self.busy.len();
         while sessions > 0 && self.device.room() > 0 {
@@ -583,17 +603,21 @@ impl<D: Device> Endpoint<D> {
         self.device.flush()
     }
 
+    #[inline]
     fn transmit_session(&mut self, now: u64, key: SessionKey) {
         let entry = &mut self.sessions[key.0 as usize];
         entry.busy = false;
         match &mut entry.state {
             State::Open(session) => {
                 let mut batch = TRANSMIT_BATCH.min(self.device.room());
-                while batch > 0
-                    && let Some(transmit) = session.transmit(now)
-                {
+                while batch > 0 {
+                    let Some(transmit) = session.transmit(now) else { break };
                     self.device.send(&entry.place, &transmit.header, &transmit.pieces);
+                    drop(transmit);
                     batch -= 1;
+                    if session.is_quiet(now) {
+                        break;
+                    }
                 }
                 if batch == 0 {
                     return self.stir(key);
@@ -628,7 +652,9 @@ impl<D: Device> Endpoint<D> {
         }
     }
 
-    /// Puts the session's next time among the others, unless an earlier one of its own stands there.
+    /// Puts the session's next time among the others, unless an earlier one of its own stands there: as there does after most
+    /// packets, because a time that is put off stays until it comes.
+    #[inline]
     fn arm(&mut self, key: SessionKey) {
         let entry = &mut self.sessions[key.0 as usize];
         let due = match &entry.state {
@@ -637,16 +663,23 @@ impl<D: Device> Endpoint<D> {
             State::Refused => u64::MAX,
         };
         if due < entry.due {
-            if entry.due != u64::MAX {
-                self.timers.remove(&(entry.due, key));
-            }
-            entry.due = due;
-            self.timers.insert((due, key));
-            self.soonest = self.soonest.min(due);
+            self.arm_at(key, due);
         }
     }
 
+    #[cold]
+    fn arm_at(&mut self, key: SessionKey, due: u64) {
+        let entry = &mut self.sessions[key.0 as usize];
+        if entry.due != u64::MAX {
+            self.timers.remove(&(entry.due, key));
+        }
+        entry.due = due;
+        self.timers.insert((due, key));
+        self.soonest = self.soonest.min(due);
+    }
+
     /// When to call [`poll`](Endpoint::poll) at the latest; `u64::MAX` if nothing is due ever.
+    #[inline]
     pub fn next_timeout(&self) -> u64 {
         // A device without room makes some soon.
         if self.busy.is_empty() { self.soonest } else { 0 }

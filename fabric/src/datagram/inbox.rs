@@ -119,17 +119,20 @@ impl<F: Frame> Inbox<F> {
         }
     }
 
+    #[inline]
     fn slot(&mut self, sequence: Sequence) -> &mut Slot<F> {
         let mask = self.slots.len() - 1;
         &mut self.slots[sequence.0 as usize & mask]
     }
 
     /// The first packet that there is no room for.
+    #[inline]
     pub(crate) fn limit(&self) -> Sequence {
         self.next.after(self.slots.len() as u32)
     }
 
     /// Takes in a packet; `len` bytes of payload follow the header in `frame`.
+    #[inline]
     pub(crate) fn packet(
         &mut self,
         now: u64,
@@ -182,6 +185,7 @@ impl<F: Frame> Inbox<F> {
     }
 
     /// Whether the peer should hear at once what came in, or how much room there is now.
+    #[inline]
     pub(crate) fn must_acknowledge(&self) -> bool {
         // A window half of which was freed since the peer heard of it may be all that holds the peer up.
         self.ack_now || self.limit().distance_from(self.told) >= self.slots.len() as i32 / 2
@@ -193,6 +197,7 @@ impl<F: Frame> Inbox<F> {
     }
 
     /// What a datagram to the peer says in passing: arrived, limit, and how long the newest packet has been here.
+    #[inline]
     pub(crate) fn acknowledge(&mut self, now: u64) -> (Sequence, Sequence, u32) {
         // With gaps the peer is owed the whole truth, which only an `Ack` can tell.
         if self.arrived == self.end {
@@ -222,6 +227,7 @@ impl<F: Frame> Inbox<F> {
     }
 
     /// Whether [`recv`](Inbox::recv) would say more than [`News::Empty`].
+    #[inline]
     pub(crate) fn has_news(&self) -> bool {
         match &self.stage {
             Stage::Idle | Stage::Head { .. } => self.next != self.arrived,
@@ -253,6 +259,7 @@ impl<F: Frame> Inbox<F> {
     }
 
     /// The next thing that came; its head goes to `head`.
+    #[inline]
     pub(crate) fn recv(&mut self, head: &mut Head<F>) -> Result<News, LinkError> {
         match &self.stage {
             Stage::Idle => self.recv_first(head),
@@ -263,6 +270,7 @@ impl<F: Frame> Inbox<F> {
         }
     }
 
+    #[inline]
     fn recv_first(&mut self, out: &mut Head<F>) -> Result<News, LinkError> {
         out.frame = None;
         if self.next == self.arrived {

@@ -14,8 +14,8 @@ use super::clock::Clock;
 use super::device::Device;
 use super::endpoint::{Endpoint, EndpointOptions, SessionKey, Sleeper, Standing};
 use super::{Head, News};
-use crate::link::{Body, Incoming, Interest, Interests, Link, LinkError, MAX_HEAD_BYTES, Peer, Receiver, Sender};
-use crate::link::{Target, TrySendError};
+use crate::link::{Body, Incoming, Interest, Interests, Link, LinkError, Peer, Receiver, Sender};
+use crate::link::{Target, TrySendError, check_lengths};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
@@ -136,6 +136,7 @@ pub(super) struct Shared<D: Device> {
 
 impl<D: Device> Turning<D> {
     /// Moves everything on.
+    #[inline]
     fn turn(&mut self) -> Result<(), LinkError> {
         let now = self.clock.now();
         self.turned = now;
@@ -147,7 +148,9 @@ impl<D: Device> Turning<D> {
             self.heard = now;
         }
         self.fresh = true;
-        self.wake();
+        if self.endpoint.has_awake() {
+            self.wake();
+        }
         Ok(())
     }
 
@@ -221,6 +224,7 @@ impl<D: Device> Shared<D> {
     }
 
     /// Sees to it that whoever sleeps is woken when the endpoint must be turned next, and the keeper if nobody else is there.
+    #[inline]
     fn arm(&self, turning: &mut Turning<D>, now: u64) -> Result<(), LinkError> {
         if turning.polled && !turning.moved {
             return Ok(());
@@ -449,19 +453,11 @@ struct DatagramSender<D: Device> {
 impl<D: Device> Sender for DatagramSender<D> {
     fn try_send(&mut self, head: &[u8], body: Body) -> Result<(), TrySendError> {
         let turning = &mut *self.handle.shared.turning.lock();
-        let open = turning.endpoint.standing(self.handle.key) == Standing::Open;
         let session = turning.endpoint.session(self.handle.key)?;
-        if !open {
+        if session.end().is_some() {
             return Err(LinkError::Closed.into());
         }
-        let len: u64 = body.iter().map(|piece| piece.len() as u64).sum();
-        for (what, len, limit) in
-            [("a head", head.len() as u64, MAX_HEAD_BYTES as u64), ("a body", len, session.terms().max_body_bytes)]
-        {
-            if len > limit {
-                return Err(LinkError::TooLarge { what, len, limit }.into());
-            }
-        }
+        check_lengths(head, &body, || session.terms().max_body_bytes)?;
         session.push(head, body).map_err(TrySendError::Full)?;
         turning.endpoint.stir(self.handle.key);
         Ok(())
@@ -472,10 +468,11 @@ impl<D: Device> Sender for DatagramSender<D> {
         let turning = &mut *shared.turning.lock();
         let now = turning.clock.now();
         turning.endpoint.transmit(now)?;
-        if turning.endpoint.standing(key) != Standing::Open {
+        let session = turning.endpoint.session(key)?;
+        if session.end().is_some() {
             return Err(LinkError::Closed);
         }
-        if !turning.endpoint.session(key)?.has_room() {
+        if !session.has_room() {
             turning.turn()?;
             if turning.endpoint.sleep(key, Sleeper::Sender) {
                 shared.arm(turning, now)?;

@@ -19,12 +19,15 @@ use zerocopy::IntoBytes;
 
 /// A packet that so many packets sent after it have overtaken is lost.
 const REORDERING_PACKETS: u64 = 3;
+/// Vectors of messages that are gone, kept for the next ones' prefix and head, and how long they may be.
+const MAX_SPARE_FRONTS: usize = 64;
+const MAX_SPARE_FRONT_BYTES: usize = 1024;
 
 struct Message {
     first: Sequence,
     fragments: u32,
     /// Prefix and head.
-    front: SmallVec<[u8; 192]>,
+    front: Vec<u8>,
     body: Body,
     stream_bytes: u64,
 }
@@ -81,6 +84,8 @@ pub(crate) struct Acknowledged {
 pub(crate) struct Outbox {
     payload_bytes: usize,
     messages: VecDeque<Message>,
+    /// Of messages that are gone.
+    spare_fronts: Vec<Vec<u8>>,
     /// The message of the packet `next`.
     cursor: usize,
     oldest: Sequence,
@@ -103,6 +108,7 @@ impl Outbox {
         Self {
             payload_bytes,
             messages: VecDeque::new(),
+            spare_fronts: Vec::new(),
             cursor: 0,
             oldest: Sequence::default(),
             flights: VecDeque::new(),
@@ -122,7 +128,8 @@ impl Outbox {
     pub(crate) fn push(&mut self, head: &[u8], body: Body) -> Result<(), Body> {
         let body_bytes: u64 = body.iter().map(|piece| piece.len() as u64).sum();
         let stream_bytes = (PREFIX_BYTES + head.len()) as u64 + body_bytes;
-        let fragments = stream_bytes.div_ceil(self.payload_bytes as u64);
+        let fits = stream_bytes <= self.payload_bytes as u64;
+        let fragments = if fits { 1 } else { stream_bytes.div_ceil(self.payload_bytes as u64) };
         let ahead = self.end.distance_from(self.oldest) as u64;
         // Packet numbers of a session lie within 2^31 of each other.
         let numbers_suffice = ahead + fragments < 1 << 30;
@@ -131,7 +138,8 @@ impl Outbox {
             return Err(body);
         }
         self.refused_bytes = None;
-        let mut front = SmallVec::with_capacity(PREFIX_BYTES + head.len());
+        let mut front = self.spare_fronts.pop().unwrap_or_default();
+        front.reserve(PREFIX_BYTES + head.len());
         let prefix = MessagePrefix { head: (head.len() as u32).into(), body: body_bytes.into() };
         front.extend_from_slice(prefix.as_bytes());
         front.extend_from_slice(head);
@@ -143,11 +151,12 @@ impl Outbox {
     /// Says after all messages that there are no more.
     pub(crate) fn push_end(&mut self) {
         let prefix = MessagePrefix { head: END_OF_MESSAGES.into(), body: 0.into() };
-        let front = SmallVec::from_slice(prefix.as_bytes());
+        let front = prefix.as_bytes().to_vec();
         let stream_bytes = PREFIX_BYTES as u64;
         self.append(Message { first: self.end, fragments: 1, front, body: Body::new(), stream_bytes });
     }
 
+    #[inline]
     fn append(&mut self, message: Message) {
         self.end = self.end.after(message.fragments);
         self.queued_bytes += message.stream_bytes;
@@ -155,6 +164,7 @@ impl Outbox {
     }
 
     /// Whether what was refused last would be taken now; without that, whether less than half of what may wait does.
+    #[inline]
     pub(crate) fn has_room(&self) -> bool {
         match self.refused_bytes {
             Some(bytes) => self.messages.is_empty() || self.queued_bytes + bytes <= self.max_queued_bytes,
@@ -173,11 +183,13 @@ impl Outbox {
     }
 
     /// Whether something waits to be sent, apart from all limits.
+    #[inline]
     pub(crate) fn wants_to_send(&self) -> bool {
         !self.lost.is_empty() || self.next.is_before(self.end)
     }
 
     /// The packet to be sent next if the peer has room up to `limit` and `window` packets may be under way.
+    #[inline]
     pub(crate) fn next_packet(&self, limit: Sequence, window: u32) -> Option<Sequence> {
         if self.under_way >= window {
             return None;
@@ -188,16 +200,16 @@ impl Outbox {
         (self.next.is_before(self.end) && self.next.is_before(limit)).then_some(self.next)
     }
 
-    /// Cuts the fragment of packet `sequence`, which [`next_packet`](Outbox::next_packet) named: which of its message it is, its
-    /// pieces and their length.
-    pub(crate) fn cut(&self, sequence: Sequence) -> (u32, Pieces<'_>, usize) {
-        let index = if sequence == self.next {
-            self.cursor
-        } else {
-            // The message whose packets begin last at or before this one.
-            self.messages.partition_point(|message| !sequence.is_before(message.first)) - 1
-        };
+    /// Cuts the fragment of packet `sequence`, which [`sent`](Outbox::sent) said to be of the message at `index`: which of its
+    /// message it is, its pieces and their length.
+    #[inline]
+    pub(crate) fn cut(&self, sequence: Sequence, index: usize) -> (u32, Pieces<'_>, usize) {
         let message = &self.messages[index];
+        if message.fragments == 1 && message.body.is_empty() {
+            let mut pieces = Pieces::new();
+            pieces.push(Piece::Copied(&message.front));
+            return (0, pieces, message.front.len());
+        }
         let fragment = sequence.distance_from(message.first) as u32;
         let mut start = u64::from(fragment) * self.payload_bytes as u64;
         let end = (start + self.payload_bytes as u64).min(message.stream_bytes);
@@ -223,28 +235,34 @@ impl Outbox {
         (fragment, pieces, len)
     }
 
-    /// Packet `sequence` is on its way.
-    pub(crate) fn sent(&mut self, sequence: Sequence, now: u64) {
+    /// Packet `sequence`, which [`next_packet`](Outbox::next_packet) named, is on its way. Where its message is.
+    #[inline]
+    pub(crate) fn sent(&mut self, sequence: Sequence, now: u64) -> usize {
         let order = self.sent_packets;
         self.sent_packets += 1;
         self.under_way += 1;
         if sequence == self.next {
             self.flights.push_back(Flight { sent_at: now, order, state: State::UnderWay, again: false });
             self.next = sequence.after(1);
-            let message = &self.messages[self.cursor];
+            let index = self.cursor;
+            let message = &self.messages[index];
             if self.next == message.first.after(message.fragments) {
                 self.cursor += 1;
             }
+            index
         } else {
             debug_assert_eq!(self.lost.front(), Some(&sequence));
             self.lost.pop_front();
             let place = sequence.place_in(self.oldest, self.flights.len()).expect("a lost packet was sent");
             self.flights[place] = Flight { sent_at: now, order, state: State::UnderWay, again: true };
+            // The message whose packets begin last at or before this one.
+            self.messages.partition_point(|message| !sequence.is_before(message.first)) - 1
         }
     }
 
     /// The peer has all packets before `ack`, and of those after it the ones whose bit is set in `sacks`. `None` if it claims
     /// packets that were never sent.
+    #[inline]
     pub(crate) fn acknowledge(
         &mut self,
         now: u64,
@@ -296,18 +314,26 @@ impl Outbox {
     }
 
     /// Drops the messages that are acknowledged whole.
+    #[inline]
     fn let_go(&mut self) {
         while let Some(message) = self.messages.front() {
             if self.oldest.is_before(message.first.after(message.fragments)) {
                 break;
             }
             self.queued_bytes -= message.stream_bytes;
-            self.messages.pop_front();
+            if let Some(Message { mut front, .. }) = self.messages.pop_front()
+                && front.capacity() <= MAX_SPARE_FRONT_BYTES
+                && self.spare_fronts.len() < MAX_SPARE_FRONTS
+            {
+                front.clear();
+                self.spare_fronts.push(front);
+            }
             self.cursor -= 1;
         }
     }
 
     /// Declares lost what was overtaken by too many packets sent after it.
+    #[inline]
     fn find_lost(&mut self) -> u32 {
         let before = self.lost.len();
         // Packets are mostly sent in order: one under way that was not overtaken ends the search, unless it was sent again.
@@ -354,12 +380,12 @@ mod tests {
     fn send_all(outbox: &mut Outbox, now: u64) -> Vec<(u32, Vec<u8>)> {
         let mut sent = Vec::new();
         while let Some(sequence) = outbox.next_packet(Sequence(1000), 1000) {
-            let (fragment, pieces, len) = outbox.cut(sequence);
+            let index = outbox.sent(sequence, now);
+            let (fragment, pieces, len) = outbox.cut(sequence, index);
             let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.bytes()).copied().collect();
             assert_eq!(bytes.len(), len);
             drop(pieces);
             sent.push((fragment, bytes));
-            outbox.sent(sequence, now);
         }
         sent
     }

@@ -67,6 +67,17 @@ struct RawHeader {
 
 const _: () = assert!(size_of::<RawHeader>() == HEADER_BYTES);
 
+impl RawHeader {
+    /// The checksum of a header and its payload.
+    #[cold]
+    fn sum(&self, payload: &[u8]) -> u32 {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(Self { checksum: U32::ZERO, ..*self }.as_bytes());
+        crc.update(payload);
+        nonzero(crc.finalize())
+    }
+}
+
 /// A session's address at the end that made it: where in its table, and proof that the sender was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionName {
@@ -137,6 +148,7 @@ const _: () = assert!(size_of::<MessagePrefix>() == PREFIX_BYTES);
 
 impl Header {
     /// The header's bytes in front of a payload of `payload` bytes, which `pieces` gives if a checksum is wanted.
+    #[inline]
     pub fn encode(&self, payload: usize, pieces: Option<&mut dyn Iterator<Item = &[u8]>>) -> [u8; HEADER_BYTES] {
         let mut raw = RawHeader {
             version: VERSION,
@@ -162,6 +174,7 @@ impl Header {
 
     /// Takes a datagram apart; `None` if it is not of this protocol, cut short, or damaged. One without a checksum is taken as
     /// undamaged unless `checked`.
+    #[inline]
     pub fn decode(datagram: &[u8], checked: bool) -> Option<(Self, &[u8])> {
         let (raw, rest) = RawHeader::ref_from_prefix(datagram).ok()?;
         let payload = rest.get(..usize::from(raw.payload.get()))?;
@@ -171,14 +184,8 @@ impl Header {
         match raw.checksum.get() {
             0 if checked => return None,
             0 => {}
-            stated => {
-                let mut crc = crc32fast::Hasher::new();
-                crc.update(RawHeader { checksum: U32::ZERO, ..*raw }.as_bytes());
-                crc.update(payload);
-                if nonzero(crc.finalize()) != stated {
-                    return None;
-                }
-            }
+            stated if raw.sum(payload) != stated => return None,
+            _ => {}
         }
         let header = Self {
             kind: Kind::from_wire(raw.kind)?,

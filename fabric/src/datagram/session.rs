@@ -132,11 +132,13 @@ impl<F: Frame> Session<F> {
     }
 
     /// What both ends agreed on.
+    #[inline]
     pub fn terms(&self) -> &Terms {
         &self.terms
     }
 
     /// Whether all that was taken was sent, and as much again would be taken now.
+    #[inline]
     pub fn has_room(&self) -> bool {
         !self.outbox.wants_to_send() && self.outbox.has_room()
     }
@@ -147,6 +149,7 @@ impl<F: Frame> Session<F> {
     }
 
     /// Why the session is over, if it is.
+    #[inline]
     pub(crate) fn end(&self) -> Option<End> {
         self.end
     }
@@ -186,6 +189,7 @@ impl<F: Frame> Session<F> {
     }
 
     /// Whether [`recv`](Session::recv) would say more than [`News::Empty`].
+    #[inline]
     pub(crate) fn has_news(&self) -> bool {
         self.end.is_some() || self.inbox.has_news()
     }
@@ -212,6 +216,7 @@ impl<F: Frame> Session<F> {
     }
 
     /// Whether the peer should hear at once what came, or how much room there is.
+    #[inline]
     pub fn must_acknowledge(&self) -> bool {
         self.end.is_none() && self.inbox.must_acknowledge()
     }
@@ -232,6 +237,7 @@ impl<F: Frame> Session<F> {
     /// # Errors
     ///
     /// [`LinkError::Protocol`] from a peer that breaks the rules, which ends the session.
+    #[inline]
     pub fn datagram(&mut self, now: u64, header: &Header, payload: usize, frame: F) -> Result<(), LinkError> {
         if self.end.is_some() {
             return Ok(());
@@ -243,6 +249,7 @@ impl<F: Frame> Session<F> {
         result
     }
 
+    #[inline]
     fn take(&mut self, now: u64, header: &Header, payload: usize, frame: F) -> Result<(), LinkError> {
         self.heard_at = now;
         match header.kind {
@@ -270,6 +277,7 @@ impl<F: Frame> Session<F> {
         Ok(())
     }
 
+    #[inline]
     fn acknowledged(&mut self, now: u64, header: &Header, sacks: &[U64]) -> Result<(), LinkError> {
         let result = self
             .outbox
@@ -298,6 +306,7 @@ impl<F: Frame> Session<F> {
     }
 
     /// Whoever waits for an acknowledgement, or for room at the peer, asks after a while.
+    #[inline]
     fn arm_probe(&mut self, now: u64) {
         if self.outbox.under_way() == 0 && !self.outbox.wants_to_send() {
             self.probe_at = NEVER;
@@ -307,9 +316,18 @@ impl<F: Frame> Session<F> {
     }
 
     /// Whether both ends have said all that they have to say.
+    #[inline]
     fn is_done(&self) -> bool {
         let done = if self.inbox.is_ended() { self.finished } else { self.unread };
         done && self.outbox.is_empty()
+    }
+
+    /// Whether [`transmit`](Session::transmit) surely has nothing to send, whatever the windows are: what is the case after most
+    /// packets, and quickly found out.
+    #[inline]
+    pub(crate) fn is_quiet(&self, now: u64) -> bool {
+        let closing = self.end.is_some() | self.finished | self.unread | self.probe;
+        !closing && now < self.acknowledge_at && !self.outbox.wants_to_send() && !self.inbox.must_acknowledge()
     }
 
     /// Whether [`transmit`](Session::transmit) would have something to send.
@@ -324,6 +342,7 @@ impl<F: Frame> Session<F> {
     }
 
     /// The next datagram to be sent now, if any. What it returns counts as sent.
+    #[inline]
     pub fn transmit(&mut self, now: u64) -> Option<Transmit<'_>> {
         if self.end.is_none() && self.is_done() {
             self.abort(End::Ours);
@@ -334,13 +353,13 @@ impl<F: Frame> Session<F> {
         let window = if self.force { u32::MAX } else { self.congestion.packets() };
         if let Some(sequence) = self.outbox.next_packet(self.peer_limit, window) {
             self.force = false;
-            self.outbox.sent(sequence, now);
+            let index = self.outbox.sent(sequence, now);
             self.arm_probe(now);
             let (ack, limit, ack_delay_ns) = self.inbox.acknowledge(now);
             if !self.inbox.owes_acknowledgement() {
                 self.acknowledge_at = NEVER;
             }
-            let (fragment, pieces, len) = self.outbox.cut(sequence);
+            let (fragment, pieces, len) = self.outbox.cut(sequence, index);
             let header = Header { kind: Kind::Data, to: self.to, sequence, ack, limit, fragment, ack_delay_ns };
             let mut bytes = pieces.iter().map(|piece| piece.bytes());
             let header = header.encode(len, self.terms.checksum.then_some(&mut bytes as _));
@@ -353,6 +372,7 @@ impl<F: Frame> Session<F> {
         if std::mem::take(&mut self.probe) { Some(self.bare(Kind::Probe, now)) } else { None }
     }
 
+    #[cold]
     fn acknowledgement(&mut self, now: u64) -> Transmit<'_> {
         let (ack, limit, ack_delay_ns) = self.inbox.acknowledge_all(now, &mut self.words);
         self.sacks.clear();
@@ -374,6 +394,7 @@ impl<F: Frame> Session<F> {
         Transmit { header, pieces }
     }
 
+    #[cold]
     fn bare(&mut self, kind: Kind, now: u64) -> Transmit<'_> {
         let (ack, limit, ack_delay_ns) = self.inbox.acknowledge(now);
         let header = Header { kind, to: self.to, sequence: Sequence::default(), ack, limit, fragment: 0, ack_delay_ns };
@@ -382,6 +403,7 @@ impl<F: Frame> Session<F> {
     }
 
     /// When to call [`timeout`](Session::timeout) at the latest; `u64::MAX` for a session that is over.
+    #[inline]
     pub fn next_timeout(&self) -> u64 {
         if self.end.is_some() {
             return NEVER;

@@ -5,6 +5,7 @@
 
 use super::device::{Device, Frame};
 use super::outbox::Piece;
+use super::packet::HEADER_BYTES;
 use crate::link::{Interest, Interests, LinkError};
 use bytes::Bytes;
 use std::io;
@@ -180,7 +181,7 @@ impl Device for UdpDevice {
         false
     }
 
-    fn receive(&mut self, most: usize, take: &mut dyn FnMut(SocketAddr, UdpFrame)) -> Result<(), LinkError> {
+    fn receive(&mut self, most: usize, mut take: impl FnMut(SocketAddr, UdpFrame)) -> Result<(), LinkError> {
         let mut taken = 0;
         while taken < most {
             let quiet = std::mem::take(&mut self.quiet);
@@ -216,7 +217,7 @@ impl Device for UdpDevice {
         SEND_BATCH - self.waiting.len()
     }
 
-    fn send(&mut self, to: &SocketAddr, header: &[u8], pieces: &[Piece<'_>]) {
+    fn send(&mut self, to: &SocketAddr, header: &[u8; HEADER_BYTES], pieces: &[Piece<'_>]) {
         if self.waiting.len() == SEND_BATCH {
             return;
         }

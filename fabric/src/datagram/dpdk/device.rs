@@ -10,6 +10,7 @@ use super::reserved;
 use crate::datagram::device::{Device, Frame};
 use crate::datagram::links::PlaceOfPeer;
 use crate::datagram::outbox::Piece;
+use crate::datagram::packet::HEADER_BYTES;
 use crate::link::{Interest, Interests, LinkError, Peer};
 use bytes::Bytes;
 use dmrpc_dpdk_sys as sys;
@@ -39,34 +40,34 @@ const LOW_BUFFERS: u32 = 2048;
 const LOOKS: u32 = 1024;
 /// After so many bursts the free buffers are counted.
 const BURSTS: u32 = 32;
-/// A frame in the driver's buffer, or out of it.
+
+/// A datagram in the driver's buffer, or out of it.
 pub struct DpdkFrame {
-    storage: Storage,
-    start: usize,
-    end: usize,
+    /// Null if it was copied out: then the bytes are a boxed slice.
+    mbuf: *mut c_void,
+    start: *const u8,
+    len: u32,
     /// Whether it came to another queue than it was for.
     strayed: bool,
 }
 
-enum Storage {
-    /// In the driver's buffer.
-    Mbuf { mbuf: *mut c_void, start: *const u8 },
-    /// Copied out.
-    Copied(Box<[u8]>),
+impl DpdkFrame {
+    /// Gives the driver its buffer back.
+    fn copied(self) -> Self {
+        let bytes: Box<[u8]> = self.bytes().into();
+        let (len, strayed) = (self.len, self.strayed);
+        Self { mbuf: std::ptr::null_mut(), start: Box::into_raw(bytes).cast(), len, strayed }
+    }
 }
 
-// SAFETY: an mbuf is owned by this value alone, its bytes are only read, and it may be freed on any thread.
+// SAFETY: an mbuf or a box is owned by this value alone, its bytes are only read, and it may be freed on any thread.
 unsafe impl Send for DpdkFrame {}
 
 impl Frame for DpdkFrame {
+    #[inline]
     fn bytes(&self) -> &[u8] {
-        match &self.storage {
-            // SAFETY: the frame is ours until it is freed, and was found to be at least `end` bytes long.
-            Storage::Mbuf { start, .. } => unsafe {
-                std::slice::from_raw_parts(start.add(self.start), self.end - self.start)
-            },
-            Storage::Copied(bytes) => &bytes[self.start..self.end],
-        }
+        // SAFETY: the frame is ours until it is freed, and was found to be so long.
+        unsafe { std::slice::from_raw_parts(self.start, self.len as usize) }
     }
 
     fn strayed(&self) -> bool {
@@ -75,10 +76,15 @@ impl Frame for DpdkFrame {
 }
 
 impl Drop for DpdkFrame {
+    #[inline]
     fn drop(&mut self) {
-        if let Storage::Mbuf { mbuf, .. } = self.storage {
+        if self.mbuf.is_null() {
+            let bytes = std::ptr::slice_from_raw_parts_mut(self.start.cast_mut(), self.len as usize);
+            // SAFETY: it is the box that `copied` made, and freed once.
+            drop(unsafe { Box::from_raw(bytes) });
+        } else {
             // SAFETY: it is ours and freed once.
-            unsafe { sys::dmrpc_frame_free(mbuf) };
+            unsafe { sys::dmrpc_frame_free(self.mbuf) };
         }
     }
 }
@@ -122,10 +128,12 @@ pub struct DpdkDevice {
     bursts: u32,
     /// Whether there are few free buffers.
     scarce: bool,
-    /// Headers and copied pieces of the frames that wait; never grows beyond its first capacity, so that pointers into it hold.
-    copied: Vec<u8>,
-    pieces: Vec<sys::TxPiece>,
-    packets: Vec<sys::TxPacket>,
+    /// Frames that wait to be sent.
+    packets: Vec<sys::TxFrame>,
+    /// Buffers for more.
+    spare: Vec<sys::TxFrame>,
+    /// Frames of the last burst that was sent: so many buffers are taken at a time.
+    last_burst: usize,
     /// Frames that came in, of one burst.
     frames: Box<[sys::RxFrame; BURST]>,
     /// Frames that the shim has room for.
@@ -134,7 +142,7 @@ pub struct DpdkDevice {
     fd: Option<OwnedFd>,
 }
 
-// SAFETY: the queue is used by whoever has the device, one thread at a time; the pieces' pointers are used up by `flush`.
+// SAFETY: the queue is used by whoever has the device, one thread at a time, and buffers may change threads.
 unsafe impl Send for DpdkDevice {}
 
 impl DpdkDevice {
@@ -164,9 +172,9 @@ impl DpdkDevice {
             looks: LOOKS,
             bursts: 0,
             scarce: false,
-            copied: Vec::with_capacity((BURST + 1) * (port.mtu() + ETHERNET_BYTES)),
-            pieces: Vec::new(),
-            packets: Vec::new(),
+            packets: Vec::with_capacity(BURST),
+            spare: Vec::with_capacity(BURST),
+            last_burst: 1,
             frames: Box::new([none; BURST]),
             room: BURST,
             fd,
@@ -247,22 +255,60 @@ impl DpdkDevice {
         frame[28..32].copy_from_slice(&self.port.address().ip().octets());
         frame[32..38].copy_from_slice(&target);
         frame[38..42].copy_from_slice(&target_address.octets());
-        let (first, start) = (self.pieces.len() as u32, self.copied.len());
-        self.copied.extend_from_slice(&frame);
-        self.push_copied(start);
-        self.packets.push(sys::TxPacket { first, count: 1 });
+        let Some(mut buffer) = self.buffer() else { return };
+        write(&mut buffer, &frame);
+        self.packets.push(buffer);
     }
 
-    /// Adds the piece of what was copied from `start` on, if it is any.
-    fn push_copied(&mut self, start: usize) {
-        let bytes = &self.copied[start..];
-        if !bytes.is_empty() {
-            self.pieces.push(sys::TxPiece { start: bytes.as_ptr(), len: bytes.len() as u32, lent: 0, owner: [0; 4] });
+    /// A buffer for a frame; none if all are on their way.
+    #[inline]
+    fn buffer(&mut self) -> Option<sys::TxFrame> {
+        if self.spare.is_empty() {
+            let most = self.last_burst.clamp(1, BURST);
+            // SAFETY: the port runs, and there is room for so many, of which as many are written as is said.
+            unsafe {
+                let count = sys::dmrpc_tx_alloc(self.queue, self.spare.as_mut_ptr(), most as u32);
+                self.spare.set_len(count as usize);
+            }
         }
+        self.spare.pop()
+    }
+
+    /// Appends memory of DPDK's to a frame, from where it is.
+    fn lend(&self, buffer: &sys::TxFrame, bytes: Bytes) -> bool {
+        let (start, len) = (bytes.as_ptr(), bytes.len() as u32);
+        // SAFETY: a `Bytes` is as large, has no padding, and is made of plain words and pointers; it is read back as one, once, by
+        // `release`.
+        let owner = unsafe { std::mem::transmute::<Bytes, sys::Owner>(bytes) };
+        // SAFETY: the port runs, the buffer is ours, and the shim keeps the owner as long as it looks at the memory.
+        unsafe { sys::dmrpc_tx_lend(self.queue, buffer.mbuf, start, len, &raw const owner, release) == 0 }
+    }
+
+    /// A datagram from a peer that is spoken to, as nearly all are: its headers are those that go there, the other way round.
+    #[inline]
+    fn expected(&self, frame: &[u8]) -> Option<(Flow, usize, usize)> {
+        let head = frame.first_chunk::<HEADERS_BYTES>()?;
+        let u16_at = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+        let (ip, udp) = (ETHERNET_BYTES, ETHERNET_BYTES + IPV4_BYTES);
+        let source = Ipv4Addr::new(head[ip + 12], head[ip + 13], head[ip + 14], head[ip + 15]);
+        let flow = Flow { peer: SocketAddrV4::new(source, u16_at(udp)), udp_port: u16_at(udp + 2) };
+        let route = self.routes[Self::place(&flow)].as_ref().filter(|route| route.flow == flow)?;
+        let end = HEADERS_BYTES - UDP_BYTES + usize::from(u16_at(udp + 4));
+        // Type, version and header length, no fragment, protocol, our address; and that the peer has not moved.
+        let is_it = head[12..14] == ETHERTYPE_IPV4
+            && head[ip] == 0x45
+            && u16_at(ip + 6) & 0x3fff == 0
+            && head[ip + 9] == 17
+            && head[ip + 16..ip + 20] == route.front[ip + 12..ip + 16]
+            && head[6..12] == route.mac;
+        (is_it && end >= HEADERS_BYTES && end <= frame.len()).then_some((flow, HEADERS_BYTES, end))
     }
 
     /// What a frame is: a datagram for us, from whom and where in the frame; or something that was dealt with.
     fn classify(&mut self, frame: &[u8]) -> Option<(Flow, usize, usize)> {
+        if let Some(found) = self.expected(frame) {
+            return Some(found);
+        }
         let mac: Mac = frame.get(6..12)?.try_into().ok()?;
         match frame.get(12..14)?.try_into().ok()? {
             ETHERTYPE_ARP => {
@@ -322,6 +368,14 @@ impl DpdkDevice {
     }
 }
 
+/// Appends bytes to what was written to a buffer, which has room for the longest frame of the port.
+#[inline]
+fn write(buffer: &mut sys::TxFrame, bytes: &[u8]) {
+    // SAFETY: the buffer is ours, and `send` checks that a frame is not longer than the port's longest.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), buffer.start.add(buffer.len as usize), bytes.len()) };
+    buffer.len += bytes.len() as u32;
+}
+
 /// The sum of RFC 1071 over a header, not yet folded.
 fn internet_sum(header: &[u8]) -> u32 {
     header.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum()
@@ -338,7 +392,7 @@ const _: () = assert!(size_of::<Bytes>() == size_of::<sys::Owner>() && align_of:
 
 /// Drops what kept lent memory.
 unsafe extern "C" fn release(owner: *mut sys::Owner) {
-    // SAFETY: the shim passes each owner that it was given back once, and every one is a `Bytes` (see `send`).
+    // SAFETY: the shim passes each owner that it was given back once, and every one is a `Bytes` (see `lend`).
     drop(unsafe { owner.cast::<Bytes>().read() });
 }
 
@@ -374,9 +428,10 @@ impl Device for DpdkDevice {
         false
     }
 
-    fn receive(&mut self, most: usize, take: &mut dyn FnMut(Flow, DpdkFrame)) -> Result<(), LinkError> {
+    #[inline]
+    fn receive(&mut self, most: usize, mut take: impl FnMut(Flow, DpdkFrame)) -> Result<(), LinkError> {
         attach_thread();
-        self.port.passed(self.lane, take);
+        self.port.passed(self.lane, &mut take);
         let most = most.min(BURST) as u32;
         let count = {
             let _use = self.port.hold();
@@ -400,15 +455,14 @@ impl Device for DpdkDevice {
         }
         for index in 0..count {
             let raw = self.frames[index];
-            let storage = Storage::Mbuf { mbuf: raw.mbuf, start: raw.start };
-            let mut frame = DpdkFrame { storage, start: 0, end: raw.len as usize, strayed: false };
+            let mut frame = DpdkFrame { mbuf: raw.mbuf, start: raw.start, len: raw.len, strayed: false };
             // SAFETY: the frame is ours and so long.
             let bytes = unsafe { std::slice::from_raw_parts(raw.start, raw.len as usize) };
             let Some((flow, start, end)) = self.classify(bytes) else { continue };
-            (frame.start, frame.end) = (start, end);
+            // SAFETY: the datagram is a part of the frame.
+            (frame.start, frame.len) = (unsafe { raw.start.add(start) }, (end - start) as u32);
             if self.scarce {
-                let storage = Storage::Copied(frame.bytes().into());
-                frame = DpdkFrame { start: 0, end: end - start, storage, strayed: false };
+                frame = frame.copied();
             }
             take(flow, frame);
         }
@@ -441,50 +495,55 @@ impl Device for DpdkDevice {
         (self.room - self.packets.len()).saturating_sub(1)
     }
 
-    fn send(&mut self, to: &Flow, header: &[u8], pieces: &[Piece<'_>]) {
+    #[inline]
+    fn send(&mut self, to: &Flow, header: &[u8; HEADER_BYTES], pieces: &[Piece<'_>]) {
         let payload: usize = header.len() + pieces.iter().map(|piece| piece.bytes().len()).sum::<usize>();
         if self.packets.len() >= self.room || payload > self.datagram_bytes() {
             return;
         }
-        let Some(route) = self.route(to) else { return };
+        let Some(mut buffer) = self.buffer() else { return };
+        let Some(route) = self.route(to) else { return self.spare.push(buffer) };
         let ip_bytes = (IPV4_BYTES + UDP_BYTES + payload) as u16;
-        let mut front = route.front;
         let checksum = internet_checksum(route.sum + u32::from(ip_bytes));
+        let udp_bytes = (UDP_BYTES + payload) as u16;
+        let mut front = [0u8; HEADERS_BYTES + HEADER_BYTES];
+        front[..HEADERS_BYTES].copy_from_slice(&route.front);
         front[ETHERNET_BYTES + 2..][..2].copy_from_slice(&ip_bytes.to_be_bytes());
         front[ETHERNET_BYTES + 10..][..2].copy_from_slice(&checksum.to_be_bytes());
-        let udp_bytes = (UDP_BYTES + payload) as u16;
         front[ETHERNET_BYTES + IPV4_BYTES + 4..][..2].copy_from_slice(&udp_bytes.to_be_bytes());
-
-        let first = self.pieces.len();
-        let mut copied = self.copied.len();
-        debug_assert!(copied + HEADERS_BYTES + payload.max(MIN_FRAME_BYTES) <= self.copied.capacity());
-        self.copied.extend_from_slice(&front);
-        self.copied.extend_from_slice(header);
+        front[HEADERS_BYTES..].copy_from_slice(header);
+        write(&mut buffer, &front);
+        // Behind a piece that was lent the others are in buffers of their own.
+        let mut lent = false;
         for piece in pieces {
-            match piece {
-                Piece::Lent(bytes, start, end) if end - start >= LENT_BYTES => {
-                    let reserved = self.port.sends_pieces() && reserved::contains(&bytes[*start..*end]);
-                    self.push_copied(copied);
-                    copied = self.copied.len();
-                    let lent = bytes.slice(*start..*end);
-                    let (start, len) = (lent.as_ptr(), lent.len() as u32);
-                    // SAFETY: a `Bytes` is as large, has no padding, and is made of plain words and pointers; it is read back as
-                    // one, once, by `release`.
-                    let owner = unsafe { std::mem::transmute::<Bytes, sys::Owner>(lent) };
-                    // Other memory is copied once, by the shim, into the driver's buffer.
-                    let lent = if reserved { sys::LENT } else { sys::OWNED };
-                    self.pieces.push(sys::TxPiece { start, len, lent, owner });
+            let sound = match piece {
+                Piece::Lent(bytes, start, end)
+                    if end - start >= LENT_BYTES
+                        && self.port.sends_pieces()
+                        && reserved::contains(&bytes[*start..*end]) =>
+                {
+                    lent = true;
+                    self.lend(&buffer, bytes.slice(*start..*end))
                 }
-                piece => self.copied.extend_from_slice(piece.bytes()),
+                piece if !lent => {
+                    write(&mut buffer, piece.bytes());
+                    true
+                }
+                piece => {
+                    let bytes = piece.bytes();
+                    // SAFETY: the port runs, the buffer is ours, and the bytes are copied.
+                    unsafe { sys::dmrpc_tx_append(self.queue, buffer.mbuf, bytes.as_ptr(), bytes.len() as u32) == 0 }
+                }
+            };
+            if !sound {
+                // SAFETY: it is ours and freed once.
+                return unsafe { sys::dmrpc_frame_free(buffer.mbuf) };
             }
         }
-        let frame = HEADERS_BYTES + payload;
-        if frame < MIN_FRAME_BYTES {
-            self.copied.extend_from_slice(&[0; MIN_FRAME_BYTES][..MIN_FRAME_BYTES - frame]);
+        if HEADERS_BYTES + payload < MIN_FRAME_BYTES {
+            write(&mut buffer, &[0; MIN_FRAME_BYTES][HEADERS_BYTES + payload..]);
         }
-        self.push_copied(copied);
-        let count = (self.pieces.len() - first) as u32;
-        self.packets.push(sys::TxPacket { first: first as u32, count });
+        self.packets.push(buffer);
     }
 
     fn flush(&mut self) -> Result<(), LinkError> {
@@ -492,17 +551,15 @@ impl Device for DpdkDevice {
             return Ok(());
         }
         attach_thread();
-        let count = self.packets.len() as u32;
+        let count = self.packets.len();
         let room = {
             let _use = self.port.hold();
-            // SAFETY: the port runs; there are no more frames than there was room for; pieces point into `copied`, which has not
-            // moved, or to memory that their owners keep; the shim takes the owners.
-            unsafe { sys::dmrpc_tx_burst(self.queue, self.packets.as_ptr(), count, self.pieces.as_mut_ptr(), release) }
+            // SAFETY: the port runs; there are no more frames than there was room for, and the shim takes them.
+            unsafe { sys::dmrpc_tx_burst(self.queue, self.packets.as_ptr(), count as u32) }
         };
         self.room = room as usize;
+        self.last_burst = count;
         self.packets.clear();
-        self.pieces.clear();
-        self.copied.clear();
         Ok(())
     }
 
@@ -527,5 +584,9 @@ impl Device for DpdkDevice {
 impl Drop for DpdkDevice {
     fn drop(&mut self) {
         let _ = self.flush();
+        for buffer in self.spare.drain(..) {
+            // SAFETY: it is ours and freed once.
+            unsafe { sys::dmrpc_frame_free(buffer.mbuf) };
+        }
     }
 }
