@@ -147,6 +147,8 @@ fn terms(payload: u64, window: u32, peer_window: u32) -> Terms {
         payload_bytes: payload as usize,
         window,
         peer_window,
+        // Some as over a ring that the two have for themselves.
+        contended: !payload.is_multiple_of(4),
         checksum: true,
         max_body_bytes: 100_000,
         max_queued_bytes: 5_000,

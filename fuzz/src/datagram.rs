@@ -28,6 +28,7 @@ fn terms() -> Terms {
         payload_bytes: PAYLOAD_BYTES,
         window: WINDOW,
         peer_window: WINDOW,
+        contended: true,
         checksum: false,
         max_body_bytes: 5_000,
         max_queued_bytes: 10_000,

@@ -359,8 +359,8 @@ uint32_t dmrpc_tx_alloc(struct dmrpc_queue *queue, struct dmrpc_tx_frame *frames
 	uint32_t i;
 
 	count = RTE_MIN(count, (uint32_t)MAX_BURST);
-	if (rte_pktmbuf_alloc_bulk(queue->tx_pool, mbufs, count) != 0) {
-		/* Fewer are left than were asked for. */
+	if (count == 1 || rte_pktmbuf_alloc_bulk(queue->tx_pool, mbufs, count) != 0) {
+		/* Or fewer are left than were asked for. */
 		mbufs[0] = rte_pktmbuf_alloc(queue->tx_pool);
 		count = mbufs[0] != NULL;
 	}

@@ -30,6 +30,12 @@ pub trait Device: Send + 'static {
     /// Whether a damaged datagram may be delivered, so that each needs a checksum.
     fn needs_checksum(&self) -> bool;
 
+    /// Whether what is under way waits in queues that others share, so that delay says how full they are. Not so where the two ends
+    /// have a ring between them that nobody else uses and that takes no more than it holds.
+    fn is_contended(&self) -> bool {
+        true
+    }
+
     /// Takes in what has arrived, at most `most` datagrams: each with where it came from.
     ///
     /// # Errors

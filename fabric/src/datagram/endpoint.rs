@@ -492,6 +492,7 @@ impl<D: Device> Endpoint<D> {
             payload_bytes,
             window: self.options.window_packets,
             peer_window,
+            contended: self.device.is_contended(),
             checksum: self.device.needs_checksum() || greeting.features.get() & FEATURE_CHECKSUM != 0,
             // Packet numbers of a message lie within 2^30.
             max_body_bytes: self.options.max_body_bytes.min((payload_bytes as u64) << 29),

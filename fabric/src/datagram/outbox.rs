@@ -272,6 +272,10 @@ impl Outbox {
         if self.next.is_before(ack) {
             return None;
         }
+        // Most say nothing new, or acknowledge the one packet that was under way.
+        if ack == self.oldest && self.flights.is_empty() {
+            return Some(Acknowledged::default());
+        }
         let mut result = Acknowledged::default();
         let mut newest: Option<Flight> = None;
         let mut take = |flight: &mut Flight, under_way: &mut u32, lost: &mut VecDeque<Sequence>, sequence| {
@@ -307,7 +311,7 @@ impl Outbox {
             result.round_trip = (!newest.again).then(|| now.saturating_sub(newest.sent_at));
         }
         self.let_go();
-        if result.packets > 0 {
+        if result.packets > 0 && !self.flights.is_empty() {
             result.lost = self.find_lost();
         }
         Some(result)
@@ -321,13 +325,14 @@ impl Outbox {
                 break;
             }
             self.queued_bytes -= message.stream_bytes;
-            if let Some(Message { mut front, .. }) = self.messages.pop_front()
-                && front.capacity() <= MAX_SPARE_FRONT_BYTES
-                && self.spare_fronts.len() < MAX_SPARE_FRONTS
-            {
+            if message.front.capacity() <= MAX_SPARE_FRONT_BYTES && self.spare_fronts.len() < MAX_SPARE_FRONTS {
+                let mut front =
+                    self.messages.front_mut().map(|message| std::mem::take(&mut message.front)).unwrap_or_default();
                 front.clear();
                 self.spare_fronts.push(front);
             }
+            // A body may be what keeps memory of others': it goes last.
+            drop(self.messages.pop_front());
             self.cursor -= 1;
         }
     }

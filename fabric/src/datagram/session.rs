@@ -34,6 +34,8 @@ pub struct Terms {
     pub window: u32,
     /// Packets that the peer has room for.
     pub peer_window: u32,
+    /// Whether the fabric is [contended](super::device::Device::is_contended).
+    pub contended: bool,
     /// Whether datagrams bear checksums.
     pub checksum: bool,
     /// The largest body, in bytes.
@@ -107,7 +109,7 @@ impl<F: Frame> Session<F> {
             outbox: Outbox::new(terms.payload_bytes, terms.max_queued_bytes),
             inbox: Inbox::new(terms.payload_bytes, terms.window, terms.max_body_bytes),
             rtt: Rtt::default(),
-            congestion: Congestion::new(terms.peer_window),
+            congestion: Congestion::new(terms.peer_window, terms.contended),
             peer_limit: Sequence(terms.peer_window),
             terms,
             heard_at: now,

@@ -38,8 +38,8 @@ const LENT_BYTES: usize = 256;
 const LOW_BUFFERS: u32 = 2048;
 /// After so many looks that found nothing the link itself is looked at.
 const LOOKS: u32 = 1024;
-/// After so many bursts the free buffers are counted.
-const BURSTS: u32 = 32;
+/// After so many frames the free buffers are counted.
+const FRAMES: u32 = 1024;
 
 /// A datagram in the driver's buffer, or out of it.
 pub struct DpdkFrame {
@@ -110,6 +110,10 @@ struct Route {
     mac: Mac,
     /// Ethernet, IPv4 and UDP headers, but for lengths and checksum.
     front: [u8; HEADERS_BYTES],
+    /// What a frame from there has where its addresses and ports are: from the source's Ethernet address on, and from its IPv4
+    /// address on.
+    ethernet: [u8; 8],
+    addresses: [u8; 12],
     /// The sum of the IPv4 header without its length.
     sum: u32,
 }
@@ -125,7 +129,8 @@ pub struct DpdkDevice {
     moves: u32,
     /// Looks in a row that found nothing.
     looks: u32,
-    bursts: u32,
+    /// Frames that came since the free buffers were counted.
+    uncounted: u32,
     /// Whether there are few free buffers.
     scarce: bool,
     /// Frames that wait to be sent.
@@ -170,7 +175,7 @@ impl DpdkDevice {
             routes: (0..ROUTES).map(|_| None).collect(),
             moves: port.moves(),
             looks: LOOKS,
-            bursts: 0,
+            uncounted: 0,
             scarce: false,
             packets: Vec::with_capacity(BURST),
             spare: Vec::with_capacity(BURST),
@@ -193,6 +198,7 @@ impl DpdkDevice {
     }
 
     /// Drops the routes if a neighbour has moved since they were made.
+    #[inline]
     fn forget_moved(&mut self) {
         let moves = self.port.moves();
         if std::mem::replace(&mut self.moves, moves) != moves {
@@ -202,10 +208,11 @@ impl DpdkDevice {
 
     /// Where the route of a flow is kept.
     fn place(flow: &Flow) -> usize {
-        (usize::from(flow.peer.ip().octets()[3]) ^ usize::from(flow.peer.port()) ^ usize::from(flow.udp_port)) % ROUTES
+        (flow.peer.ip().octets()[3] ^ flow.peer.port() as u8 ^ flow.udp_port as u8) as usize % ROUTES
     }
 
     /// The way to a peer, unless its Ethernet address is to be asked for first.
+    #[inline]
     fn route(&mut self, flow: &Flow) -> Option<&Route> {
         self.forget_moved();
         let place = Self::place(flow);
@@ -235,7 +242,15 @@ impl DpdkDevice {
             let udp = &mut ip[IPV4_BYTES..];
             udp[0..2].copy_from_slice(&flow.udp_port.to_be_bytes());
             udp[2..4].copy_from_slice(&flow.peer.port().to_be_bytes());
-            self.routes[place] = Some(Route { flow: *flow, mac, front, sum });
+            let mut ethernet = [0; 8];
+            ethernet[..6].copy_from_slice(&mac);
+            ethernet[6..].copy_from_slice(&ETHERTYPE_IPV4);
+            let mut addresses = [0; 12];
+            addresses[..4].copy_from_slice(&flow.peer.ip().octets());
+            addresses[4..8].copy_from_slice(&self.port.address().ip().octets());
+            addresses[8..10].copy_from_slice(&flow.peer.port().to_be_bytes());
+            addresses[10..].copy_from_slice(&flow.udp_port.to_be_bytes());
+            self.routes[place] = Some(Route { flow: *flow, mac, front, ethernet, addresses, sum });
         }
         self.routes[place].as_ref()
     }
@@ -288,20 +303,17 @@ impl DpdkDevice {
     #[inline]
     fn expected(&self, frame: &[u8]) -> Option<(Flow, usize, usize)> {
         let head = frame.first_chunk::<HEADERS_BYTES>()?;
-        let u16_at = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
         let (ip, udp) = (ETHERNET_BYTES, ETHERNET_BYTES + IPV4_BYTES);
-        let source = Ipv4Addr::new(head[ip + 12], head[ip + 13], head[ip + 14], head[ip + 15]);
-        let flow = Flow { peer: SocketAddrV4::new(source, u16_at(udp)), udp_port: u16_at(udp + 2) };
-        let route = self.routes[Self::place(&flow)].as_ref().filter(|route| route.flow == flow)?;
-        let end = HEADERS_BYTES - UDP_BYTES + usize::from(u16_at(udp + 4));
-        // Type, version and header length, no fragment, protocol, our address; and that the peer has not moved.
-        let is_it = head[12..14] == ETHERTYPE_IPV4
+        let place = (head[ip + 15] ^ head[udp + 1] ^ head[udp + 3]) as usize % ROUTES;
+        let route = self.routes[place].as_ref()?;
+        let end = HEADERS_BYTES - UDP_BYTES + usize::from(u16::from_be_bytes([head[udp + 4], head[udp + 5]]));
+        // Version and header length, no fragment, protocol; and that the peer has not moved.
+        let is_it = head[6..14] == route.ethernet
+            && head[ip + 12..udp + 4] == route.addresses
             && head[ip] == 0x45
-            && u16_at(ip + 6) & 0x3fff == 0
-            && head[ip + 9] == 17
-            && head[ip + 16..ip + 20] == route.front[ip + 12..ip + 16]
-            && head[6..12] == route.mac;
-        (is_it && end >= HEADERS_BYTES && end <= frame.len()).then_some((flow, HEADERS_BYTES, end))
+            && u16::from_be_bytes([head[ip + 6], head[ip + 7]]) & 0x3fff == 0
+            && head[ip + 9] == 17;
+        (is_it && end >= HEADERS_BYTES && end <= frame.len()).then_some((route.flow, HEADERS_BYTES, end))
     }
 
     /// What a frame is: a datagram for us, from whom and where in the frame; or something that was dealt with.
@@ -423,6 +435,10 @@ impl Device for DpdkDevice {
         self.port.mtu() - IPV4_BYTES - UDP_BYTES
     }
 
+    fn is_contended(&self) -> bool {
+        !self.port.is_ring()
+    }
+
     /// Frames have Ethernet's, and shared memory damages none.
     fn needs_checksum(&self) -> bool {
         false
@@ -447,9 +463,9 @@ impl Device for DpdkDevice {
         }
         self.looks = 0;
         self.port.count(self.lane, count as u64);
-        self.bursts += 1;
-        if self.bursts >= BURSTS || self.scarce {
-            self.bursts = 0;
+        self.uncounted += count as u32;
+        if self.uncounted >= FRAMES || self.scarce {
+            self.uncounted = 0;
             // SAFETY: the port runs.
             self.scarce = unsafe { sys::dmrpc_rx_buffers_free(self.queue) } < LOW_BUFFERS;
         }

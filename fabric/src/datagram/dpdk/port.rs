@@ -31,6 +31,8 @@ pub(super) const ETHERNET_BYTES: usize = 14;
 /// The first UDP port of those that links of several lanes speak from: the ones that nobody is registered at (RFC 6335).
 pub(super) const FIRST_OWN_UDP_PORT: u16 = 49_152;
 const RING_ENTRIES: u16 = 1024;
+/// Drivers of rings in shared memory that two processes have between them.
+const RING_DRIVERS: [&str; 3] = ["net_memif", "net_vhost", "net_virtio_user"];
 /// Buffers of each queue.
 const RX_BUFFERS: u32 = 8192;
 const TX_BUFFERS: u32 = 4096;
@@ -166,6 +168,17 @@ impl Passed {
             passed_on: AtomicU64::new(0),
         })
     }
+
+    #[cold]
+    fn take(&self, mut take: impl FnMut(Flow, DpdkFrame)) {
+        let mut waiting = {
+            let mut waiting = self.waiting.lock();
+            self.count.store(0, Ordering::Relaxed);
+            let _ = rustix::io::read(&self.bell, &mut [0u8; 8]);
+            std::mem::take(&mut *waiting)
+        };
+        waiting.drain(..).for_each(|(flow, frame)| take(flow, frame));
+    }
 }
 
 /// A started port.
@@ -174,6 +187,8 @@ pub struct Port {
     info: sys::PortInfo,
     address: SocketAddrV4,
     mtu: usize,
+    /// Whether it is one end of rings in shared memory.
+    ring: bool,
     /// Whether the driver is a client of memif, whose peer must be there for it to start.
     connects: bool,
     link: Mutex<LinkState>,
@@ -222,9 +237,10 @@ impl Port {
         }
         let connects =
             options.eal.iter().any(|argument| argument.contains("net_memif") && argument.contains("role=client"));
-        let port = Self {
+        let mut port = Self {
             raw,
             info,
+            ring: false,
             connects,
             address: SocketAddrV4::new(options.address, options.udp_port.unwrap_or(udp_port)),
             mtu: options.mtu,
@@ -237,6 +253,7 @@ impl Port {
             links: AtomicUsize::new(0),
         };
         let (driver, queues) = (port.driver(), info.queues);
+        port.ring = RING_DRIVERS.contains(&&*driver);
         if u16::from(options.queues) > queues {
             tracing::warn!(driver, "{queues} queues, and not {}: the device has no more", options.queues);
         }
@@ -248,6 +265,11 @@ impl Port {
     pub fn driver(&self) -> String {
         let bytes: Vec<u8> = self.info.driver.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Whether the port is one end of rings in shared memory, whose other end is its only peer.
+    pub(super) fn is_ring(&self) -> bool {
+        self.ring
     }
 
     /// Where the port listens, and speaks from but for links of several lanes.
@@ -391,19 +413,14 @@ impl Port {
     }
 
     /// Takes what other lanes passed to this one.
-    pub(super) fn passed(&self, lane: u8, take: &mut dyn FnMut(Flow, DpdkFrame)) {
+    #[inline]
+    pub(super) fn passed(&self, lane: u8, take: impl FnMut(Flow, DpdkFrame)) {
         let passed = &self.passed[usize::from(lane)];
         // One that is missed now is seen at the next look.
         if passed.count.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let mut waiting = {
-            let mut waiting = passed.waiting.lock();
-            passed.count.store(0, Ordering::Relaxed);
-            let _ = rustix::io::read(&passed.bell, &mut [0u8; 8]);
-            std::mem::take(&mut *waiting)
-        };
-        waiting.drain(..).for_each(|(flow, frame)| take(flow, frame));
+        passed.take(take);
     }
 
     /// The lane that answers a hello: `lane`, unless another did already.
