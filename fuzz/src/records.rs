@@ -44,6 +44,7 @@ fn seeds() -> Vec<Vec<u8>> {
             environment: 0,
             name: Some(("default".into(), "name".into())),
             detached: true,
+            unordered: true,
         },
         Record::Call { task, actor: ActorId(task), parent: None, work },
         Record::Run {

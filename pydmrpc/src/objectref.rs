@@ -147,6 +147,11 @@ impl ObjectRef {
         Ok(self.stored(py)?.node())
     }
 
+    /// True: a length of 0 is of what it refers to.
+    fn __bool__(&self) -> bool {
+        true
+    }
+
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
         self.stored(py)?.length(py)
     }

@@ -74,6 +74,12 @@ def load() -> dict[str, Case]:
         "data",
         "surroundings",
         "patterns",
+        "guides.tasks",
+        "guides.actors",
+        "guides.objects",
+        "guides.generators",
+        "guides.asynchronous",
+        "guides.patterns",
     ):
         importlib.import_module(f"conformance.cases.{topic}")
     return CASES

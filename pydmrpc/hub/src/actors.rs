@@ -26,6 +26,8 @@ pub(crate) struct Actor<P> {
     pub(crate) environment: u64,
     pub(crate) name: Option<(String, String)>,
     pub(crate) detached: bool,
+    /// Whether calls that are ready go before those that are not. Then the former stand before the latter in each line.
+    pub(crate) unordered: bool,
     pub(crate) life: Life,
     pub(crate) restarts: u32,
     /// How often it was made again.

@@ -101,6 +101,8 @@ pub struct ActorSpec<P> {
     pub name: Option<(String, String)>,
     /// Whether it lives on when nobody has a handle any more.
     pub detached: bool,
+    /// Whether a call that is not ready lets those behind it go before it.
+    pub unordered: bool,
 }
 
 /// A call of an actor.

@@ -25,7 +25,8 @@
 //! 3. A task is begun only when the results that it needs are there, on one worker at a time, and again only as often as its retries
 //!    allow; those that were never begun do not count.
 //! 4. What runs and is not blocked never needs more than there is, but for tasks that were blocked and go on.
-//! 5. Calls of one client to one actor begin in the order in which they were made.
+//! 5. Calls of one client to one actor begin in the order in which they were made; where the actor says that order does not matter, in that
+//!    in which they are ready.
 //! 6. Nothing that a client says makes the hub panic; what makes no sense is ignored or fails its own results.
 #![forbid(unsafe_code)]
 

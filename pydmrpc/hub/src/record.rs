@@ -161,6 +161,8 @@ pub enum Record<'a> {
         name: Option<(String, String)>,
         /// Whether it stays without handles.
         detached: bool,
+        /// Whether a call that is not ready lets those behind it go before it.
+        unordered: bool,
     },
     /// See [`Event::Call`](crate::Event::Call).
     Call {
@@ -321,6 +323,8 @@ const SOME: u8 = 1;
 const FIRST: u8 = 2;
 /// In `flags`: also those below; also if it raises.
 const SECOND: u8 = 4;
+/// In `flags`: in any order.
+const THIRD: u8 = 8;
 
 const NONE: TaskId = TaskId { client: ClientId(u32::MAX), number: u32::MAX };
 
@@ -465,8 +469,11 @@ impl<'a> Record<'a> {
                 to.resources(resources);
                 to.wanted(work);
             }
-            Record::Create { actor, work, resources, environment, name, detached } => {
-                let flags = flag(name.is_some(), SOME) | flag(*detached, FIRST) | flag(work.retry_raised, SECOND);
+            Record::Create { actor, work, resources, environment, name, detached, unordered } => {
+                let flags = flag(name.is_some(), SOME)
+                    | flag(*detached, FIRST)
+                    | flag(work.retry_raised, SECOND)
+                    | flag(*unordered, THIRD);
                 to.head(CREATE, flags, 0, packed(actor.0), work.function);
                 to.u64(*environment);
                 to.resources(resources);
@@ -616,6 +623,7 @@ impl<'a> Record<'a> {
                 resources: from.resources()?,
                 name: if has(SOME) { Some((from.text()?.to_owned(), from.text()?.to_owned())) } else { None },
                 detached: has(FIRST),
+                unordered: has(THIRD),
                 work: from.wanted(function, has(SECOND))?,
             },
             CALL => {
@@ -821,6 +829,7 @@ mod tests {
                 environment: 0,
                 name: Some(("space".into(), "name".into())),
                 detached: true,
+                unordered: true,
             },
             Record::Call { task, actor: ActorId(task), parent: None, work },
             Record::Run {

@@ -65,6 +65,8 @@ struct World {
     tasks: Vec<TaskId>,
     /// The last call that was begun, by caller and actor; calls that may be repeated are left out.
     order: BTreeMap<(ClientId, ActorId), u32>,
+    /// Actors whose calls may overtake each other.
+    unordered: BTreeSet<ActorId>,
     calls: BTreeMap<TaskId, (ActorId, bool)>,
     done: u64,
 }
@@ -87,6 +89,7 @@ impl World {
             actors: Vec::new(),
             tasks: Vec::new(),
             order: BTreeMap::new(),
+            unordered: BTreeSet::new(),
             calls: BTreeMap::new(),
             done: 0,
         };
@@ -227,9 +230,13 @@ impl World {
         match self.random.below(6) {
             0 => {
                 let detached = self.random.one_in(8);
+                let unordered = self.random.one_in(3);
                 let name = self.random.one_in(3).then(|| ("n".to_owned(), self.random.below(3).to_string()));
                 let resources = Resources::cpu(if self.random.one_in(4) { ONE_CPU } else { 0 });
-                let actor = ActorSpec { id: ActorId(id), work, resources, environment: 0, name, detached };
+                if unordered {
+                    self.unordered.insert(ActorId(id));
+                }
+                let actor = ActorSpec { id: ActorId(id), work, resources, environment: 0, name, detached, unordered };
                 self.gave(client, [ActorId(id).handle()]);
                 self.actors.push(ActorId(id));
                 self.step(Event::Create { client, actor });
@@ -287,7 +294,9 @@ impl World {
             *begun += 1;
             assert!(*begun <= *chances, "{task:?} was begun {begun} times");
         }
-        if let Some(&(actor, false)) = self.calls.get(&task) {
+        if let Some(&(actor, false)) = self.calls.get(&task)
+            && !self.unordered.contains(&actor)
+        {
             let last = self.order.entry((task.client, actor)).or_default();
             assert!(*last < task.number, "{task:?} overtook call {last}");
             *last = task.number;

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from pydmrpc import _core, _definition, _generator, _options, _runtime, _signature, exceptions
+from pydmrpc import _concurrency, _core, _definition, _generator, _options, _runtime, _signature, exceptions
 
 #: Methods that every actor has.
 _BUILT_IN = ("__ray_terminate__", "__ray_ready__", "__ray_call__")
@@ -26,6 +26,10 @@ class ActorClass:
         self.__name__ = cls.__name__
         self.__qualname__ = cls.__qualname__
         self.__module__ = cls.__module__
+
+    def __class_getitem__(cls, of: Any) -> Any:
+        """``ActorClass[C]`` in annotations."""
+        return cls
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
@@ -80,6 +84,7 @@ class ActorClass:
             restarts=_options.tries(options.get("max_restarts"), 0),
             name=None if name is None else (namespace, name),
             detached=options.get("lifetime") == "detached",
+            unordered=_is_unordered(self._class, options),
             **_options.placement(options, 0),
         )
         return ActorHandle(ref, *about)
@@ -92,6 +97,12 @@ class ActorClass:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ActorClass, (self._class, self._options)
+
+
+def _is_unordered(cls: type, options: dict[str, Any]) -> bool:
+    """Whether a call that waits for its arguments lets later ones of its caller go before it."""
+    several = (options.get("max_concurrency") or 1) > 1 or options.get("concurrency_groups")
+    return bool(options.get("allow_out_of_order_execution") or several or _concurrency.is_async(cls))
 
 
 def _methods(cls: type) -> dict[str, dict[str, Any]]:
@@ -153,6 +164,10 @@ class ActorHandle:
         # The next time it is found without us.
         self.__dict__[name] = method
         return method
+
+    def __class_getitem__(cls, of: Any) -> Any:
+        """``ActorHandle[C]`` in annotations."""
+        return cls
 
     @property
     def _actor_id(self) -> ActorID:

@@ -43,10 +43,12 @@ def _make(what: Callable[..., Any], options: dict[str, Any]) -> Any:
     return RemoteFunction(what, options)
 
 
-def method(**options: Any) -> Callable[[Any], Any]:
-    """Options of an actor's method, as a decorator: ``num_returns``, ``concurrency_group``, …"""
+def method(*args: Any, **options: Any) -> Any:
+    """Options of an actor's method, as a decorator: ``num_returns``, ``concurrency_group``, …; bare, it says nothing."""
 
-    if not options:
+    if len(args) == 1 and not options and callable(args[0]):
+        return args[0]
+    if args or not options:
         raise ValueError("The @pydmrpc.method decorator must be applied using at least one of the arguments")
     _options.check(options, _options.METHOD_OPTIONS, "actor methods")
 

@@ -174,6 +174,8 @@ class EventLoop:
         self._fails = fails
         #: Tasks by the calls that they run.
         self._running: dict[tuple[int, int], asyncio.Task[None]] = {}
+        #: Those of them that were cancelled by whoever called.
+        self._cancelled: set[tuple[int, int]] = set()
         # What came and was not begun.
         self._arrived: deque[_Arrived] = deque()
         self._is_due = False
@@ -187,11 +189,16 @@ class EventLoop:
         arrive, entry, awaits = self._arrived.append, self._groups[group], inspect.iscoroutinefunction(function)
         return lambda call, args, kwargs: arrive((entry, function, awaits, ahead, call, args, kwargs))
 
-    def run(self, function: _Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Runs a function in the loop."""
+    def make(self, cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An instance of a class, made in the loop."""
 
         async def there() -> Any:
-            return function(*args, **kwargs)
+            made = cls.__new__(cls, *args, **kwargs) if cls.__new__ is not object.__new__ else cls.__new__(cls)
+            # It may be a coroutine, too.
+            waits: Any = made.__init__(*args, **kwargs)
+            if inspect.isawaitable(waits):
+                await waits
+            return made
 
         return self._loop.run_until_complete(there())
 
@@ -213,6 +220,7 @@ class EventLoop:
 
     def _cancel(self, id: tuple[int, int]) -> None:
         if task := self._running.get(id):
+            self._cancelled.add(id)
             task.cancel()
             return
         for group in self._groups.values():
@@ -264,6 +272,9 @@ class EventLoop:
                 value = function(*args, **kwargs) if kwargs else function(*args)
                 if awaits:
                     value = await value
+                    if id in self._cancelled:
+                        # It went on all the same; nobody waits for what it returns.
+                        raise asyncio.CancelledError
                 elif inspect.isawaitable(value):
                     value = await value
                 elif inspect.isasyncgen(value):
@@ -282,6 +293,7 @@ class EventLoop:
                     # It is on its way at the end of the loop's turn.
                     call.finish(value, True)
             del running[id]
+            self._cancelled.discard(id)
             # What is waited for from here on need not keep these.
             del value, args, kwargs
             running_task.reset(token)

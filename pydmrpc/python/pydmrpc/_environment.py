@@ -5,21 +5,27 @@ A worker has one environment from its start. The core knows environments by numb
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
+import importlib
 import json
 import os
+import pickle
 import sys
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from pydmrpc import _core
+from pydmrpc import _core, _pickling
 
 #: What `runtime_env` has that is met, and what is taken and has no meaning here: workers run in the driver's own installation.
-_MET = ("env_vars", "working_dir", "py_modules")
-_TAKEN = ("config", "excludes", "worker_process_setup_hook", "_ray_commit", "eager_install")
+_MET = ("env_vars", "working_dir", "py_modules", "worker_process_setup_hook")
+_TAKEN = ("config", "excludes", "_ray_commit", "eager_install")
 _UNMET = ("pip", "conda", "uv", "container", "image_uri", "java_jars", "nsight", "mpi")
+
+#: Before the pickle of a function.
+_PICKLED = "pickle:"
 
 #: A definition travels in one piece, so it can't be longer, compressed.
 _MAX_BYTES = 3000
@@ -67,12 +73,32 @@ def check(environment: Any) -> dict[str, Any]:
             if not os.path.isdir(path):
                 raise ValueError(f"{name} {path} is no directory")
         found[name] = absolute[0] if name == "working_dir" else absolute
+    if (hook := environment.get("worker_process_setup_hook")) is not None:
+        found["worker_process_setup_hook"] = _hook(hook)
     return found
+
+
+def _hook(hook: Any) -> str:
+    """A function that each worker calls first, as text: its pickle, or where it is imported from."""
+    if isinstance(hook, str):
+        return hook
+    if not callable(hook):
+        raise TypeError("worker_process_setup_hook must be a function, or 'module.function'")
+    return _PICKLED + base64.b85encode(_pickling.dumps(hook, protocol=5)).decode()
+
+
+def _run_hook(hook: str) -> None:
+    if hook.startswith(_PICKLED):
+        pickle.loads(base64.b85decode(hook.removeprefix(_PICKLED)))()
+        return
+    module, _, name = hook.rpartition(".")
+    getattr(importlib.import_module(module), name)()
 
 
 def number(environment: Mapping[str, Any] | None) -> int:
     """What the core knows an environment by: that of this process with what is said here; 0 is the usual one."""
     merged = {**inherited, **current, **(environment or {})}
+    merged = {name: value for name, value in merged.items() if value is not None}
     if variables := {**current.get("env_vars", {}), **(environment or {}).get("env_vars", {})}:
         merged["env_vars"] = variables
     return _number(json.dumps(merged, sort_keys=True)) if merged else 0
@@ -103,3 +129,5 @@ def enter(environment: int, definition: bytes) -> None:
     if directory := current.get("working_dir"):
         os.chdir(directory)
         sys.path.insert(0, directory)
+    if hook := current.get("worker_process_setup_hook"):
+        _run_hook(hook)

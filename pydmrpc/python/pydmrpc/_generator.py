@@ -44,7 +44,7 @@ def answer(
     """
     try:
         if not call.is_stream:
-            call.finish(_at_once(call.returns, values))
+            _finish(call, values)
             return
         for index, value in enumerate(values, 1):
             call.yields(index, value)
@@ -62,7 +62,14 @@ async def answer_async(
     """As :func:`answer`, of an asynchronous generator."""
     try:
         if not call.is_stream:
-            call.finish(_at_once(call.returns, [value async for value in values]))
+            collected: list[Any] = []
+            failure: BaseException | None = None
+            try:
+                async for value in values:
+                    collected.append(value)
+            except Exception as error:
+                failure = error
+            _finish(call, _replayed(collected, failure))
             return
         index = 0
         async for value in values:
@@ -78,10 +85,41 @@ async def answer_async(
         call.finish(None)
 
 
-def _at_once(returns: int, values: Iterable[Any]) -> Any:
-    if returns == 1:
-        return DynamicObjectRefGenerator([_core.put(value) for value in values])
-    return tuple(itertools.islice(values, returns))
+def _finish(call: _core.Call, values: Iterable[Any]) -> None:
+    """Answers with all values at once; if the generator raises, those before that are values all the same."""
+    made: list[Any] = []
+    failure: Exception | None = None
+    try:
+        for value in values if call.returns == 1 else itertools.islice(values, call.returns):
+            made.append(value)
+    except Exception as error:
+        if not made:
+            raise
+        failure = error
+    if call.returns != 1:
+        call.finish_each(made, failure)
+        return
+    refs = [_core.put(value) for value in made]
+    if failure is not None:
+        refs.append(_raising(failure))
+    call.finish(DynamicObjectRefGenerator(refs))
+
+
+def _replayed(values: list[Any], failure: BaseException | None) -> Iterator[Any]:
+    yield from values
+    if failure is not None:
+        raise failure
+
+
+def _raising(error: Exception) -> _core.ObjectRef:
+    """A reference to a value that is not there because of an exception."""
+    from pydmrpc import _api
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    ref: _core.ObjectRef = _api.remote(num_cpus=0)(fail).remote(error)
+    return ref
 
 
 class DynamicObjectRefGenerator:

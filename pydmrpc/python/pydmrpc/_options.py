@@ -147,16 +147,29 @@ def placement(options: Mapping[str, Any], default_cpus: float) -> dict[str, Any]
         from pydmrpc.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         strategy = PlacementGroupSchedulingStrategy(group, options.get("placement_group_bundle_index", -1))
+    environment = _environment.check(options.get("runtime_env"))
+    if accelerator := options.get("accelerator_type"):
+        other[f"accelerator_type:{accelerator}"] = 0.001
+    if strategy is None and (captured := _environment.current.get("placement_group")):
+        from pydmrpc.util.placement_group import captured_by
+
+        strategy = captured_by(captured)
     if hasattr(strategy, "placement_group"):
+        # Of the caller's, but for what is passed on by that.
+        environment["placement_group"] = None
+    if getattr(strategy, "placement_group", None) is not None:
         from pydmrpc.util.placement_group import within
 
+        if strategy.placement_group_capture_child_tasks:
+            group = strategy.placement_group
+            environment["placement_group"] = [group.id, group.bundle_specs]
         asked = {"CPU": cpu, "GPU": gpu, **other}
         other, cpu, gpu = within(strategy, {name: amount for name, amount in asked.items() if amount}), 0, 0
     return {
         "cpu": round(cpu * 1000),
         "gpu": round(gpu * 1000),
         "other": {name: round(amount * 1000) for name, amount in other.items()},
-        "environment": _environment.number(_environment.check(options.get("runtime_env"))),
+        "environment": _environment.number(environment),
     }
 
 

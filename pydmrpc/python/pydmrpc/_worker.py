@@ -26,8 +26,13 @@ actor: Any = None
 actor_about: dict[str, Any] = {}
 #: Where its calls run, if that is not the main thread.
 _elsewhere: _concurrency.Threads | _concurrency.EventLoop | None = None
+#: Calls of the actor that were cancelled while they ran and can't be interrupted: they may ask.
+_canceled: set[tuple[int, int]] = set()
 #: How often the functions were called that end their worker after a number of calls.
 _calls: dict[str, int] = {}
+
+#: Of more cancelled calls than these some do not hear of it.
+_MAX_CANCELED = 100_000
 
 _Resolved = tuple[Callable[..., Any], bool]
 
@@ -58,8 +63,8 @@ class Hooks:
 
 
 def leave(error: SystemExit) -> None:
-    """Ends this process, as something that runs here wants: with an actor for good."""
-    if actor is not None:
+    """Ends this process, as something that runs here wants: with an actor for good, unless it says that it failed."""
+    if actor is not None and not error.code:
         _core._exits()
     _tallies.tell()
     sys.stdout.flush()
@@ -146,7 +151,7 @@ def _make(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     limit = actor_about.get("max_concurrency")
     if _concurrency.is_async(cls):
         loop = _elsewhere = _concurrency.EventLoop({None: limit or _concurrency.DEFAULT_ASYNC_CONCURRENCY, **groups}, _fails)
-        actor = loop.run(cls, args, kwargs)
+        actor = loop.make(cls, args, kwargs)
         return
     if groups or (limit or 1) > 1:
         _elsewhere = _concurrency.Threads({None: limit or 1, **groups}, _fails)
@@ -184,11 +189,26 @@ _RESOLVERS: dict[str, Callable[..., _Resolved]] = {"function": _function, "class
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     """Somebody cancelled what runs, or the interrupt came too late."""
-    if _elsewhere is not None:
-        for task in _core._take_interrupted():
-            _elsewhere.cancel(task)
-    elif _core._interrupted():
-        raise KeyboardInterrupt
+    if actor is None:
+        if _core._interrupted():
+            raise KeyboardInterrupt
+        return
+    for task in _core._take_interrupted():
+        if _elsewhere is None or not _elsewhere.cancel(task):
+            if len(_canceled) == _MAX_CANCELED:
+                _canceled.pop()
+            _canceled.add(task)
+
+
+def is_canceled(task: tuple[int, int]) -> bool:
+    """Whether a task that runs here was cancelled.
+
+    Raises:
+        RuntimeError: in an actor with an event loop.
+    """
+    if isinstance(_elsewhere, _concurrency.EventLoop):
+        raise RuntimeError("calls of an actor with an event loop get a CancelledError where they wait")
+    return task in _canceled
 
 
 def main(settings: dict[str, Any], worker: int, secret: int, environment_id: int, definition: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from pydmrpc import _actor_class, _concurrency, _core, _environment, _runtime, _system, _worker
@@ -106,6 +107,70 @@ class RuntimeContext:
     def get_node_id(self) -> str:
         """The id of this host."""
         return _system.node_id()
+
+    @property
+    def job_id(self) -> str:
+        """See :meth:`get_job_id`."""
+        return self.get_job_id()
+
+    @property
+    def node_id(self) -> str:
+        """See :meth:`get_node_id`."""
+        return self.get_node_id()
+
+    @property
+    def task_id(self) -> str | None:
+        """See :meth:`get_task_id`."""
+        return self.get_task_id()
+
+    @property
+    def actor_id(self) -> str | None:
+        """See :meth:`get_actor_id`."""
+        return self.get_actor_id()
+
+    def get_placement_group_id(self) -> str | None:
+        """The id of the placement group that this runs in, in hex; None if it runs in none."""
+        from pydmrpc.util.placement_group import get_current_placement_group
+
+        group = get_current_placement_group()
+        return None if group is None else group.id
+
+    @property
+    def current_placement_group_id(self) -> str | None:
+        """See :meth:`get_placement_group_id`."""
+        return self.get_placement_group_id()
+
+    @property
+    def should_capture_child_tasks_in_placement_group(self) -> bool:
+        """Whether what this calls is in its placement group, too."""
+        return "placement_group" in _environment.current
+
+    def get_session_name(self) -> str:
+        """The name of the session that drivers and workers of one system have in common."""
+        return "session_" + os.path.basename(_runtime.hub_address()).removeprefix("dmrpc-").removesuffix(".sock")
+
+    def get_temp_dir(self) -> str:
+        """Where the system has its sockets."""
+        return os.path.dirname(_runtime.hub_address().partition("://")[2])
+
+    def get_node_labels(self) -> dict[str, str]:
+        """The labels of this host: it has none."""
+        return {}
+
+    def get_resource_ids(self) -> dict[str, list[str]]:
+        """See :meth:`get_accelerator_ids`."""
+        return self.get_accelerator_ids()
+
+    def is_canceled(self) -> bool:
+        """Whether somebody has cancelled the task or call that this is called in: it may clean up and return.
+
+        Raises:
+            RuntimeError: at a driver, and in an actor with an event loop, whose calls get a ``CancelledError``.
+        """
+        task = _task()
+        if task is None:
+            raise RuntimeError("this is no task: only a task, or a call of an actor, can be cancelled")
+        return _worker.is_canceled(task)
 
     def get_worker_id(self) -> str:
         """The id of this process."""

@@ -172,6 +172,7 @@ impl Away {
                     environment: actor.environment,
                     name: actor.name.clone(),
                     detached: actor.detached,
+                    unordered: actor.unordered,
                 })
             }),
             Event::Call { call, .. } => work(&call.work, &mut table).map_err(PeerError::from).and_then(|work| {

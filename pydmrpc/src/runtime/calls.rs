@@ -294,7 +294,7 @@ impl Method {
 
 /// Makes an actor. `handles` is what `get_named` gives besides it.
 #[pyfunction]
-#[pyo3(signature = (id, definition, handles, args, kwargs, *, cpu=0, gpu=0, other=BTreeMap::new(), restarts=0, environment=0, name=None, detached=false))]
+#[pyo3(signature = (id, definition, handles, args, kwargs, *, cpu=0, gpu=0, other=BTreeMap::new(), restarts=0, environment=0, name=None, detached=false, unordered=false))]
 #[expect(clippy::too_many_arguments, reason = "they are keyword arguments")]
 pub(crate) fn create_actor(
     py: Python<'_>,
@@ -310,6 +310,7 @@ pub(crate) fn create_actor(
     environment: u64,
     name: Option<(String, String)>,
     detached: bool,
+    unordered: bool,
 ) -> PyResult<ActorRef> {
     let client = client(py)?;
     client.check(py)?;
@@ -328,6 +329,7 @@ pub(crate) fn create_actor(
         environment,
         name,
         detached,
+        unordered,
     };
     client.tell(Event::Create { client: client.id(), actor: spec });
     Ok(ActorRef { slot: Native::new(slot) })

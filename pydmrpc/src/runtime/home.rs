@@ -924,7 +924,7 @@ fn wish(from: Option<ClientId>, record: &Record<'_>, borrows: &Borrows) -> Resul
                 environment: *environment,
             },
         },
-        Record::Create { actor, work, resources, environment, name, detached } => Event::Create {
+        Record::Create { actor, work, resources, environment, name, detached, unordered } => Event::Create {
             client,
             actor: dmrpc_hub::ActorSpec {
                 id: *actor,
@@ -933,6 +933,7 @@ fn wish(from: Option<ClientId>, record: &Record<'_>, borrows: &Borrows) -> Resul
                 environment: *environment,
                 name: name.clone(),
                 detached: *detached,
+                unordered: *unordered,
             },
         },
         Record::Call { task, actor, parent, work } => Event::Call {

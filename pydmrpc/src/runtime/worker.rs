@@ -19,6 +19,7 @@ use dmrpc_hub::{Event, Failure, FunctionId, Outcome, ResultId, STREAM, TAKEN, Ta
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 use rustc_hash::FxHashMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -345,6 +346,26 @@ impl Answer {
         Ok(())
     }
 
+    /// Values, and in place of those that are missing an exception.
+    fn each(hooks: &Bound<'_, PyAny>, values: &Bound<'_, PyList>, error: Option<PyErr>, returns: u32) -> Self {
+        let mut answer = Self { outcomes: Vec::new(), slots: Vec::new() };
+        let mut error = error;
+        for value in values.iter().take(returns as usize) {
+            if let Err(raised) = answer.push(&value) {
+                error = Some(raised);
+                break;
+            }
+        }
+        let missing = returns as usize - answer.outcomes.len();
+        if missing > 0 {
+            let short = || PyValueError::new_err(format!("num_returns={returns}, but it gave {} values", values.len()));
+            let mut failed = Self::failure(hooks.py(), hooks, &error.unwrap_or_else(short));
+            answer.outcomes.resize(returns as usize, failed.outcomes.remove(0));
+            answer.slots.extend(failed.slots);
+        }
+        answer
+    }
+
     /// An exception.
     fn failure(py: Python<'_>, hooks: &Bound<'_, PyAny>, error: &PyErr) -> Self {
         let pack = |error: &PyErr| -> PyResult<_> {
@@ -424,6 +445,18 @@ impl Call {
     #[pyo3(signature = (value, more=false))]
     fn finish(&self, py: Python<'_>, value: Bound<'_, PyAny>, more: bool) {
         self.answer(py, Ok(value), more);
+    }
+
+    /// It gave these values, and an exception in place of those that are missing.
+    fn finish_each(&self, values: &Bound<'_, PyList>, error: Option<Bound<'_, PyAny>>) {
+        let py = values.py();
+        let Some(given) = self.given.lock().take() else { return };
+        let micros = self.timing.took(self.started.elapsed());
+        let hooks = self.hooks.bind(py);
+        let answer = Answer::each(hooks, values, error.map(PyErr::from_value), self.returns);
+        answer.tell(&self.client, self.task, micros);
+        self.client.flush();
+        drop(given);
     }
 
     /// What was answered is on its way. Without this it is within a millisecond.

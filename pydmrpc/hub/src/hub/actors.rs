@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 impl<P: Clone> Hub<P> {
     pub(super) fn create(&mut self, client: ClientId, spec: ActorSpec<P>) {
-        let ActorSpec { id, work, resources, environment, name, detached } = spec;
+        let ActorSpec { id, work, resources, environment, name, detached, unordered } = spec;
         if id.0.client != client || self.tasks.contains(id.0) || !self.results.promise(client, id.handle(), false) {
             return;
         }
@@ -21,6 +21,7 @@ impl<P: Clone> Hub<P> {
             environment,
             name,
             detached,
+            unordered,
             life: Life::Coming,
             restarts,
             lives: 0,
@@ -76,6 +77,18 @@ impl<P: Clone> Hub<P> {
     pub(super) fn leave_line(&mut self, actor: ActorId, client: ClientId, call: TaskId) {
         if let Some(calls) = self.actors.get_mut(actor).and_then(|actor| actor.callers.get_mut(&client)) {
             calls.retain(|&other| other != call);
+        }
+    }
+
+    /// A call is ready: where the order does not matter it goes before all that are not.
+    pub(super) fn advance(&mut self, actor: ActorId, client: ClientId, call: TaskId) {
+        let Some(actor) = self.actors.get_mut(actor).filter(|actor| actor.unordered) else { return };
+        let Some(calls) = actor.callers.get_mut(&client) else { return };
+        let is_ready = |call: &TaskId| self.tasks.get(*call).is_none_or(|task| matches!(task.stage, Stage::Queued));
+        let Some(place) = calls.iter().rposition(|&other| other == call) else { return };
+        if place > 0 && !is_ready(&calls[place - 1]) {
+            calls.remove(place);
+            calls.insert(calls.partition_point(is_ready), call);
         }
     }
 

@@ -91,6 +91,7 @@ impl<P: Clone> Hub<P> {
             }
             Kind::Call(actor) => {
                 let client = task.client;
+                self.advance(actor, client, id);
                 self.send_line(actor, client);
             }
         }
@@ -227,9 +228,8 @@ impl<P: Clone> Hub<P> {
             }
             (Stage::Assigned(worker), _) => {
                 let Some(Some(client)) = self.workers.get(worker).map(|worker| worker.client) else { return };
-                // What an actor did not begin will not be, even if it begins it before it hears of that.
-                let place = self.workers.get(worker).and_then(|worker| worker.assigned.iter().position(|&it| it == id));
-                if let (Kind::Call(_), Some(1..), Some(task)) = (kind, place, self.tasks.get_mut(id)) {
+                // What an actor's call returns is not waited for any more, whether it has begun and looks or not.
+                if let (Kind::Call(_), Some(task)) = (kind, self.tasks.get_mut(id)) {
                     task.refused = true;
                 }
                 if force && matches!(kind, Kind::Task(_)) {

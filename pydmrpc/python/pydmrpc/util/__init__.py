@@ -22,13 +22,14 @@ from pydmrpc.util.placement_group import (
 from pydmrpc.util.serialization import deregister_serializer, inspect_serializability, register_serializer
 
 if TYPE_CHECKING:
-    from pydmrpc.util import iter, joblib, metrics, multiprocessing, queue, scheduling_strategies, state
+    from pydmrpc.util import accelerators, iter, joblib, metrics, multiprocessing, queue, scheduling_strategies, state
 
-_MODULES = ("iter", "joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state")
+_MODULES = ("accelerators", "iter", "joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state")
 
 __all__ = [
     "ActorPool",
     "PlacementGroup",
+    "accelerators",
     "as_completed",
     "deregister_serializer",
     "get_current_placement_group",

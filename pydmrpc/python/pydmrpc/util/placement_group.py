@@ -117,7 +117,8 @@ def placement_group(
         raise ValueError(f"{strategy!r} is no strategy: {', '.join(_STRATEGIES)} are")
     if lifetime not in (None, "detached"):
         raise ValueError("lifetime must be None or 'detached'")
-    group = PlacementGroup(secrets.token_hex(18), bundles)
+    amounts = [{resource: float(amount) for resource, amount in bundle.items()} for bundle in bundles]
+    group = PlacementGroup(secrets.token_hex(18), amounts)
     if not pydmrpc.get(_groups().add.remote(group, strategy, name)):
         raise ValueError(f"there is a placement group of the name {name!r} already")
     return group
@@ -176,6 +177,11 @@ def within(strategy: PlacementGroupSchedulingStrategy, resources: dict[str, floa
         if index >= 0:
             asked[f"{name}_group_{index}_{group.id}"] = amount
     return asked
+
+
+def captured_by(group: list[Any]) -> PlacementGroupSchedulingStrategy:
+    """What puts something into the group of its caller; `group` is how that is passed on in environments."""
+    return PlacementGroupSchedulingStrategy(PlacementGroup(*group), placement_group_capture_child_tasks=True)
 
 
 def _change(amounts: dict[str, float]) -> None:

@@ -9,7 +9,7 @@ class PlacementGroupSchedulingStrategy:
     """Within a placement group: of the resources that it has reserved.
 
     Args:
-        placement_group: the group.
+        placement_group: the group; None for none, also where the caller's is passed on.
         placement_group_bundle_index: which of its bundles; -1 for any.
         placement_group_capture_child_tasks: whether tasks of the task are in the group too.
     """
@@ -20,8 +20,6 @@ class PlacementGroupSchedulingStrategy:
         placement_group_bundle_index: int = -1,
         placement_group_capture_child_tasks: bool | None = None,
     ) -> None:
-        if placement_group is None:
-            raise ValueError("the strategy needs a placement group")
         self.placement_group = placement_group
         self.placement_group_bundle_index = placement_group_bundle_index
         self.placement_group_capture_child_tasks = placement_group_capture_child_tasks

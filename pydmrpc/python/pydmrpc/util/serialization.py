@@ -45,10 +45,15 @@ class FailureTuple(NamedTuple):
 
     obj: Any
     """The thing itself."""
-    name: str
-    """Its name there."""
+    path: tuple[str, ...]
+    """The names on the way to it."""
     parent: Any
     """What it is part of."""
+
+    @property
+    def name(self) -> str:
+        """Its name there."""
+        return self.path[-1]
 
 
 def inspect_serializability(
@@ -73,7 +78,7 @@ def inspect_serializability(
         return True, set()
     found: dict[int, FailureTuple] = {}
     label = name or getattr(base_obj, "__name__", None) or repr(base_obj)
-    _search(base_obj, label, None, depth, found)
+    _search(base_obj, (label,), None, depth, found)
     out = io.StringIO()
     out.write(f"{label} can't be pickled:\n")
     for failure in found.values():
@@ -93,10 +98,10 @@ class _Failure(FailureTuple):
     __slots__ = ()
 
     def __hash__(self) -> int:
-        return hash((id(self.obj), self.name))
+        return hash((id(self.obj), self.path))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, FailureTuple) and self.obj is other.obj and self.name == other.name
+        return isinstance(other, FailureTuple) and self.obj is other.obj and self.path == other.path
 
 
 def _can_pickle(value: Any) -> bool:
@@ -107,7 +112,7 @@ def _can_pickle(value: Any) -> bool:
     return True
 
 
-def _search(value: Any, name: str, parent: Any, depth: int, found: dict[int, FailureTuple]) -> bool:
+def _search(value: Any, path: tuple[str, ...], parent: Any, depth: int, found: dict[int, FailureTuple]) -> bool:
     """Looks for what can't be pickled within a value that can't; whether something was found."""
     parts: dict[str, Any] = {}
     if inspect.isfunction(value):
@@ -123,7 +128,7 @@ def _search(value: Any, name: str, parent: Any, depth: int, found: dict[int, Fai
     if depth > 0:
         for key, part in parts.items():
             if part is not value and not _can_pickle(part):
-                inner |= _search(part, key, value, depth - 1, found)
+                inner |= _search(part, (*path, key), value, depth - 1, found)
     if not inner:
-        found[id(value)] = FailureTuple(value, name, parent)
+        found[id(value)] = FailureTuple(value, path, parent)
     return True

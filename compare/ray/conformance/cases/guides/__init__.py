@@ -1,0 +1,1 @@
+"""What Ray's user guides show, guide by guide, in programs of our own."""

@@ -1,0 +1,1 @@
+"""What Ray's guides import from ``ray._private``."""
