@@ -22,6 +22,15 @@ enum Passed {
     Yours { name: String },
 }
 
+/// An address that a peer gave: what links here go through, who this side is and whom it trusts is not for a peer to say.
+fn without_options(address: String) -> String {
+    match address.parse::<Address>() {
+        Ok(parsed) => parsed.without_options().to_string(),
+        // Whoever makes a link to it says what is wrong.
+        Err(_) => address,
+    }
+}
+
 impl<A: Actor> Serialize for ActorRef<A> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::Error;
@@ -64,14 +73,26 @@ impl<'de, A: Actor> Deserialize<'de> for ActorRef<A> {
             Passed::At { address, name } if system.0.links.is_own(&address) => {
                 system.find(&name).map_err(D::Error::custom)
             }
-            Passed::At { address, name } => {
-                // What links here go through, and trust, is not for a peer to say.
-                let address =
-                    address.parse::<Address>().map_or(address, |address| address.without_options().to_string());
-                Ok(remote(system, Place::Address(address.into()), name))
-            }
+            Passed::At { address, name } => Ok(remote(system, Place::Address(without_options(address).into()), name)),
             Passed::Mine { name } => Ok(remote(system, Place::Link(peer), name)),
             Passed::Yours { name } => system.find(&name).map_err(D::Error::custom),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_says_where_and_no_more() {
+        for (given, kept) in [
+            ("tls://there:1?ca=/tmp/theirs.pem&cert=/etc/ours.pem&key=/etc/ours.key", "tls://there:1"),
+            ("rdma://[::1]:7?device=rxe0", "rdma://[::1]:7"),
+            ("unix:///run/a?b.sock", "unix:///run/a?b.sock"),
+            ("nowhere", "nowhere"),
+        ] {
+            assert_eq!(without_options(given.to_owned()), kept);
         }
     }
 }
