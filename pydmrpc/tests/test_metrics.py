@@ -107,14 +107,30 @@ def test_two_descriptions_of_one_counter(session):
     assert samples(metrics.text()) == {("described_total",): 2}
 
 
-def test_prometheus_finds_them_at_a_port():
+def init_at_a_free_port():
+    """A session that serves its metrics; the port. One that was free may be somebody else's a moment later."""
+    for _ in range(100):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        try:
+            pydmrpc.init(num_cpus=1, _metrics_export_port=port)
+        except OSError:
+            continue
+        return port
+    raise OSError("no free port")
+
+
+def test_a_port_that_is_taken():
     pydmrpc.shutdown()
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
         with pytest.raises(OSError):
-            pydmrpc.init(_metrics_export_port=port)
+            pydmrpc.init(_metrics_export_port=taken.getsockname()[1])
         assert not pydmrpc.is_initialized()
-    pydmrpc.init(num_cpus=1, _metrics_export_port=port)
+
+
+def test_prometheus_finds_them_at_a_port():
+    pydmrpc.shutdown()
+    port = init_at_a_free_port()
 
     def scrape():
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:

@@ -47,7 +47,11 @@ def guide_cancel_a_task(ray):
 
         ref = block.remote()
         ray.cancel(ref)
-        return raised(ray.get, ref)
+        # Whether it had begun is a matter of luck.
+        try:
+            ray.get(ref)
+        except ray.exceptions.TaskCancelledError:
+            return "cancelled"
 
 
 @case("guides: tasks")
