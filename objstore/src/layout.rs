@@ -14,8 +14,9 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 
-/// A run of an object's pages that are adjacent in memory.
+/// A run of an object's pages that are adjacent in memory. Two to a cache line, and none in two lines.
 #[derive(Clone)]
+#[repr(align(32))]
 pub(crate) struct Piece {
     /// The first page of the object that it covers.
     pub(crate) at: u32,
@@ -82,41 +83,85 @@ impl Piece {
 /// With more pieces than this a layout has an index: so many lie in a handful of cache lines.
 const INDEXED: usize = 16;
 
-/// Which piece has a page, without a long search: the pages in equal strides, between half and twice as many as there are pieces, and
-/// for each the piece that its first page is in. Of a million pieces in 32 MiB a binary search misses the cache some four times even
-/// if only its last steps are taken there; by this it is one look here and one there (`make compare`, translate).
+/// Where a page is, without a long search: the pages in equal strides, between half and twice as many as there are pieces. Of a million
+/// pieces in 32 MiB a binary search misses the cache some four times even if only its last steps are taken there; by this it is one
+/// look, and another one at the piece only for strides that have more than one (`make compare`, translate).
 #[derive(Default)]
 struct Index {
     stride_shift: u32,
     /// One more than there are strides: the last is the last piece. Empty if there is no index.
-    pieces: Box<[u32]>,
+    strides: Box<[Stride]>,
 }
 
+#[derive(Clone, Copy)]
+struct Stride {
+    /// Where its pages are, if they all are in one piece; else null.
+    start: *const u8,
+    /// The piece that its first page is in.
+    piece: u32,
+}
+
+// SAFETY: as for pieces, with which it is kept.
+unsafe impl Send for Stride {}
+// SAFETY: as above.
+unsafe impl Sync for Stride {}
+
 impl Index {
-    fn new(first_page: u32, end_page: u32, pieces: &[Piece]) -> Self {
+    fn new(first_page: u32, end_page: u32, pieces: &[Piece], page_size: PageSize) -> Self {
         if pieces.len() <= INDEXED {
             return Self::default();
         }
         let pages = end_page - first_page;
         let stride_shift = (pages / pieces.len() as u32).next_power_of_two().ilog2();
-        let strides = u64::from(pages).div_ceil(1 << stride_shift);
-        let mut index = Vec::with_capacity(strides as usize + 1);
-        let mut piece = 0;
-        for stride in 0..strides {
+        let count = u64::from(pages).div_ceil(1 << stride_shift);
+        let mut strides = Vec::with_capacity(count as usize + 1);
+        let mut at = 0;
+        for stride in 0..count {
             let page = u64::from(first_page) + (stride << stride_shift);
-            while u64::from(pieces[piece].end()) <= page {
-                piece += 1;
+            while u64::from(pieces[at].end()) <= page {
+                at += 1;
             }
-            index.push(piece as u32);
+            let piece = &pieces[at];
+            let is_whole = page + (1 << stride_shift) <= u64::from(piece.end()) && !piece.start.is_null();
+            let skip = ((page - u64::from(piece.at)) as usize) << page_size.shift();
+            // SAFETY: the page is one of the piece.
+            let start = if is_whole { unsafe { piece.start.add(skip) } } else { std::ptr::null() };
+            strides.push(Stride { start, piece: at as u32 });
         }
-        index.push(pieces.len() as u32 - 1);
-        Self { stride_shift, pieces: index.into() }
+        strides.push(Stride { start: std::ptr::null(), piece: pieces.len() as u32 - 1 });
+        Self { stride_shift, strides: strides.into() }
     }
 
     /// The first and the last of the pieces that the page, counted from the layout's first, may be in.
     fn among(&self, page: u32) -> (usize, usize) {
         let stride = (page >> self.stride_shift) as usize;
-        (self.pieces[stride] as usize, self.pieces[stride + 1] as usize)
+        (self.strides[stride].piece as usize, self.strides[stride + 1].piece as usize)
+    }
+
+    /// Where those bytes are, counted from the layout's first, if they lie in one stride that has one piece.
+    fn at_once(&self, range: &Range<u64>, page_size: PageSize) -> Option<*const u8> {
+        let shift = self.stride_shift + page_size.shift();
+        let stride = range.start >> shift;
+        let start = self.strides.get(stride as usize)?.start;
+        if start.is_null() || (range.end - 1) >> shift != stride {
+            return None;
+        }
+        // SAFETY: within the stride, all of which is there.
+        Some(unsafe { start.add((range.start - (stride << shift)) as usize) })
+    }
+}
+
+/// Has what is read at random lie in huge pages, where the kernel has some: in small ones most looks miss the cache of addresses, too,
+/// which takes longer in a virtual machine than the look itself.
+fn in_huge_pages<T>(table: &[T]) {
+    const HUGE_PAGE_BYTES: usize = 2 << 20;
+    let skip = table.as_ptr().cast::<u8>().align_offset(HUGE_PAGE_BYTES);
+    let whole = size_of_val(table).saturating_sub(skip) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+    if whole > 0 {
+        // SAFETY: advice on memory of the table, which changes no byte of it. It works as well without, if slower.
+        let _ = unsafe {
+            libc::madvise(table.as_ptr().cast::<u8>().add(skip).cast_mut().cast(), whole, libc::MADV_COLLAPSE)
+        };
     }
 }
 
@@ -149,7 +194,9 @@ impl Layout {
             assert_eq!(piece.at, end_page, "pieces follow each other");
             end_page = piece.end();
         }
-        let index = Index::new(first_page, end_page, &pieces);
+        let index = Index::new(first_page, end_page, &pieces, page_size);
+        in_huge_pages(&pieces);
+        in_huge_pages(&index.strides);
         Self { first_page, end_page, page_size, pieces, index, mosaic: OnceLock::new() }
     }
 
@@ -177,7 +224,7 @@ impl Layout {
         if self.pieces.len() == 1 {
             return 0;
         }
-        let (first, last) = match self.index.pieces.len() {
+        let (first, last) = match self.index.strides.len() {
             0 => (0, self.pieces.len() - 1),
             _ => self.index.among(page - self.first_page),
         };
@@ -190,6 +237,10 @@ impl Layout {
         let pages = Self::pages_of(range, self.page_size);
         if pages.is_empty() {
             return Place::There(std::ptr::NonNull::<crate::codec::Aligned>::dangling().as_ptr().cast());
+        }
+        let first_byte = u64::from(self.first_page) << self.page_size.shift();
+        if let Some(start) = self.index.at_once(&(range.start - first_byte..range.end - first_byte), self.page_size) {
+            return Place::There(start);
         }
         let piece = &self.pieces[self.index_of(pages.start)];
         if piece.end() < pages.end || piece.start.is_null() {
@@ -237,8 +288,14 @@ impl Layout {
 
     /// Copies the bytes from `offset` on, all of which are covered.
     pub(crate) fn copy_to(&self, offset: u64, into: &mut [u8]) {
+        let range = offset..offset + into.len() as u64;
+        if let Place::There(from) = self.place(&range) {
+            // SAFETY: as below.
+            unsafe { into.as_mut_ptr().copy_from_nonoverlapping(from, into.len()) };
+            return;
+        }
         let mut done = 0;
-        for (from, len) in self.chunks(offset..offset + into.len() as u64) {
+        for (from, len) in self.chunks(range) {
             let to = &mut into[done..done + len];
             match from {
                 // SAFETY: the chunk is that long, and immutable while the object lives; `to` is somebody's own memory.
@@ -331,6 +388,7 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dmrpc_pages::SegmentId;
 
     #[test]
     fn every_page_is_found_however_many_pieces_there_are() {
@@ -349,6 +407,40 @@ mod tests {
                 let piece = &layout.pieces[layout.index_of(page)];
                 assert!((piece.at..piece.end()).contains(&page), "page {page} of {count} pieces");
             }
+        }
+    }
+
+    /// What the index says at once is what the pieces say; of ranges over the end of a stride it says nothing.
+    #[test]
+    fn strides_of_one_piece_are_where_their_piece_is() {
+        let page = PageSize::MIN.bytes();
+        for length in [|_| 1, |n| n % 3 + 1, |n| if n % 7 == 3 { 200 } else { 2 }] as [fn(u32) -> u32; 3] {
+            let mut pieces = SmallVec::<[Piece; 1]>::new();
+            let (mut at, mut address) = (3, 1_usize << 40);
+            for n in 0..500 {
+                let extent = Extent::new(SegmentId(1), 7 * at, length(n));
+                let start = if n % 11 == 5 { std::ptr::null() } else { address as *const u8 };
+                pieces.push(Piece { at, extent, start, segment: None });
+                at += length(n);
+                address += (length(n) as usize + 1) * page as usize;
+            }
+            let layout = Layout::new(3, pieces, PageSize::MIN);
+            let mut at_once = 0;
+            for piece in &layout.pieces {
+                for n in piece.at..piece.end() {
+                    let offset = (u64::from(n) - 3) * page + 5;
+                    let expected = piece.start.wrapping_add((n - piece.at) as usize * page as usize + 5);
+                    if let Some(there) = layout.index.at_once(&(offset..offset + 9), PageSize::MIN) {
+                        assert_eq!(there, expected, "page {n}");
+                        assert!(!piece.start.is_null(), "page {n}");
+                        at_once += 1;
+                    }
+                    let stride_end = (((n - 3) >> layout.index.stride_shift) + 1) << layout.index.stride_shift;
+                    let over = u64::from(stride_end) * page;
+                    assert_eq!(layout.index.at_once(&(offset..over + 1), PageSize::MIN), None, "page {n}");
+                }
+            }
+            assert!(at_once > 200, "{at_once} at once");
         }
     }
 }
