@@ -363,20 +363,8 @@ mod tests {
     //! A core against children that fail as they like, on a clock of its own: a thousand seeds for each strategy.
 
     use super::*;
+    use dmrpc_test_random::Random;
     use std::collections::HashMap;
-
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, n: u64) -> u64 {
-            // splitmix64, by Sebastiano Vigna.
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (z ^ (z >> 31)) % n
-        }
-    }
 
     /// What a child really does.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,35 +9,11 @@ use dmrpc_fabric::datagram::packet::{Header, SessionName};
 use dmrpc_fabric::datagram::session::{Session, Terms};
 use dmrpc_fabric::datagram::{Head, News};
 use dmrpc_fabric::link::{Body, Destination, LinkError, Part, Target};
+use dmrpc_test_random::Random;
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 
 const SEEDS: u64 = 10_000;
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
-    }
-
-    fn one_in(&mut self, chances: u64) -> bool {
-        chances != 0 && self.below(chances) == 0
-    }
-
-    fn bytes(&mut self, len: u64) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-}
 
 struct Datagram(Vec<u8>);
 
@@ -302,7 +278,7 @@ fn hostile_datagrams_never_panic() {
             }
             bytes.extend_from_slice(&[0; 8]);
             bytes.extend_from_slice(&(random.below(300) as u32).to_le_bytes());
-            bytes.extend_from_slice(&random.below(3_000).to_le_bytes());
+            bytes.extend_from_slice(&random.below(3_000_u64).to_le_bytes());
             bytes.resize(36 + usize::from(len), 7);
             let (header, payload) = Header::decode(&bytes, false).expect("well-formed");
             let payload = payload.len();

@@ -12,9 +12,10 @@
 mod core_world;
 
 use core_world::client::{Client, GRACE_MS, Known, LEASE_MS, NODE, Pending, TOKENS, key};
-use core_world::{PAGE, Random, World};
+use core_world::{PAGE, World};
 use dmrpc_memnode::core::{CoreConfig, LinkId};
 use dmrpc_pages::PageSize;
+use dmrpc_test_random::Random;
 use dmrpc_wire::{Notice, ObjectId, Reply, Request, Status};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -11,6 +11,7 @@
 
 use crate::claim::{Claim, Farewell};
 use crate::ledger::{Borrowed, Lent};
+use dmrpc_test_random::Random;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const PROCESSES: usize = 4;
@@ -21,19 +22,6 @@ const GRACE: u64 = (2 + 3 * PROCESSES as u64) * MAX_DELAY;
 
 type ObjectName = usize;
 type ReferenceName = usize;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        // splitmix64, by Sebastiano Vigna.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
 
 /// An ordered stream of messages, each of which arrives at its own time, but not before the one ahead of it.
 struct Stream<T> {

@@ -1,8 +1,9 @@
 //! A client of the simulation: what it has, what it asks, and what it makes of the answers.
 
-use super::{PAGE, Random, World};
+use super::{PAGE, World};
 use dmrpc_memnode::core::LinkId;
 use dmrpc_pages::{Buddy, Extent, SegmentId};
+use dmrpc_test_random::Random;
 use dmrpc_wire::{
     Commit, FEATURE_LOCAL, Grant, GrantToken, Hello, NodeId, Notice, ObjectId, Patch, ReleaseEntry, Reply, ReplyHead,
     Request, SlotLease, Span, Status, Welcome, Write,
@@ -151,7 +152,7 @@ impl Client {
     /// Makes an object, from nothing or from another. Whether it could.
     pub(crate) fn make(&mut self, world: &mut World, random: &mut Random, known: &mut Known) -> bool {
         let Some(lease) = self.slots.pop() else { return false };
-        let id = ObjectId::new(NODE, lease, random.bytes());
+        let id = ObjectId::new(NODE, lease, random.array());
         let base = if random.one_in(2) { self.some_id(random, known) } else { None };
         let mut content = base.map_or(Vec::new(), |id| known.contents[&key(&id)].clone());
         let old_size = content.len();
@@ -347,7 +348,7 @@ impl Client {
             0 => {
                 let Some(id) = self.some_id(random, known) else { return };
                 let ttl_ms = random.next() % 2000;
-                let grant = Grant { id, token: GrantToken(random.bytes()), ttl_ms: ttl_ms.into() };
+                let grant = Grant { id, token: GrantToken(random.array()), ttl_ms: ttl_ms.into() };
                 self.order(world, &Request::Grant(grant), Vec::new(), Pending::Grant(grant));
             }
             1 => {

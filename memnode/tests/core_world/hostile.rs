@@ -1,8 +1,9 @@
 //! A client that sends whatever it likes.
 
 use super::client::{Client, Known, NODE, Pending};
-use super::{PAGE, Random, World};
+use super::{PAGE, World};
 use dmrpc_pages::{Buddy, Extent, SegmentId};
+use dmrpc_test_random::Random;
 use dmrpc_wire::{
     Commit, Grant, GrantToken, Notice, ObjectId, Patch, RawExtent, ReleaseEntry, Reply, Request, SlotLease, Span, Write,
 };
@@ -12,13 +13,13 @@ impl Client {
     pub(crate) fn misbehave(&mut self, world: &mut World, random: &mut Random, known: &Known) {
         let Some(link) = self.link else { return };
         let mut id = match known.ids.len() {
-            0 => ObjectId::new(NODE, SlotLease::new(random.below(9) as u32, random.below(3) as u32), random.bytes()),
+            0 => ObjectId::new(NODE, SlotLease::new(random.below(9) as u32, random.below(3) as u32), random.array()),
             n => known.ids[random.below(n)].0,
         };
         if random.one_in(2) {
             // Guessed: right slot, wrong key; or right key, wrong use of the slot.
             let lease = SlotLease::new(id.slot(), id.generation().wrapping_add(random.below(3) as u32).wrapping_sub(1));
-            id = ObjectId::new(NODE, lease, if random.one_in(2) { random.bytes() } else { *id.key() });
+            id = ObjectId::new(NODE, lease, if random.one_in(2) { random.array() } else { *id.key() });
         }
         let extent = |random: &mut Random| -> RawExtent {
             let segment = if random.one_in(8) { u32::MAX } else { random.below(30) as u32 };
@@ -38,7 +39,7 @@ impl Client {
         let slots: Vec<_> = (0..3).map(|_| SlotLease::new(random.below(40) as u32, random.below(6) as u32)).collect();
         let small = random.below(50) as u32;
         let own = self.slots.last().copied().unwrap_or(slots[0]);
-        let new = ObjectId::new(NODE, own, random.bytes());
+        let new = ObjectId::new(NODE, own, random.array());
         let base = if random.one_in(2) { id } else { ObjectId::NULL };
         let size = random.next() % (14 * PAGE as u64);
         let request = match random.below(18) {
@@ -67,11 +68,11 @@ impl Client {
             _ => 0,
         };
         let mut head = Vec::new();
-        let sequence = if random.one_in(10) { random.next() >> random.below(64) } else { self.sequence + 1 };
+        let sequence = if random.one_in(10) { random.next() >> random.below(64_u32) } else { self.sequence + 1 };
         if sequence == self.sequence + 1 && request.op().is_sequenced() {
             self.sequence += 1;
         }
-        request.encode(sequence, random.next() >> random.below(64), &mut head);
+        request.encode(sequence, random.next() >> random.below(64_u32), &mut head);
         if random.one_in(40) {
             let at = random.below(head.len());
             head[at] ^= 1 << random.below(8);

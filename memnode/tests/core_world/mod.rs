@@ -8,44 +8,11 @@ mod hostile;
 
 use dmrpc_memnode::core::{Access, Action, Actions, Core, CoreConfig, Event, LinkId, Now, Region, Ticket};
 use dmrpc_pages::Extent;
+use dmrpc_test_random::Random;
 use dmrpc_wire::{Hello, Request, Stats};
 use std::collections::{BTreeMap, VecDeque};
 
 pub(crate) const PAGE: usize = 4096;
-
-/// Random numbers that are the same for the same seed (splitmix64: Steele, Lea, Flood, OOPSLA 2014).
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-
-    /// One time in so many.
-    pub(crate) fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-
-    pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
-        std::array::from_fn(|_| self.next() as u8)
-    }
-
-    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
-        let mut word = self.next();
-        for chunk in bytes.chunks_mut(8) {
-            word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
-            chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
-        }
-    }
-}
 
 /// Something that goes to a client.
 #[derive(Debug)]
@@ -274,7 +241,7 @@ impl World {
     }
 
     fn hello(&mut self, link: LinkId, hello: Hello<'_>, sequence: u64, local: bool) {
-        let entropy = self.random.bytes();
+        let entropy = self.random.array();
         self.event(Event::Hello { link, hello, sequence, local, reaches: None, entropy });
     }
 

@@ -511,8 +511,10 @@ def a_placement_group_by_name(ray):
     return found, raised(util.get_placement_group, "no such group")
 
 
-@case("utilities: placement groups")
+# Alone: groups that make no sense, as in the cases before, can end Ray's control process a moment later.
+@case("utilities: placement groups", alone=True)
 def the_table_of_placement_groups(ray):
+    ray.init(num_cpus=2)
     util = part(ray, "util")
     group = util.placement_group([{"CPU": 1}], strategy="SPREAD")
     group.wait(30)
