@@ -385,6 +385,8 @@ mod tests {
         report: Option<Exit>,
         /// Restarts of failures, as the world saw them.
         failures: VecDeque<Instant>,
+        /// There were more than the budget has.
+        is_spent: bool,
         seed: u64,
     }
 
@@ -405,6 +407,7 @@ mod tests {
                 now: Instant::now(),
                 report: None,
                 failures: VecDeque::new(),
+                is_spent: false,
                 seed,
             }
         }
@@ -456,6 +459,8 @@ mod tests {
             };
             if matches!(was, Some(Real::Beginning | Real::Up)) && counts && self.report.is_none() {
                 self.failures.push_back(self.now);
+                let recent = self.failures.iter().filter(|&&at| self.now - at <= WITHIN).count();
+                self.is_spent |= recent > RESTARTS;
             }
             let actions = self.core.parked(id, exit, self.now);
             self.act(actions);
@@ -528,7 +533,10 @@ mod tests {
             let seed = self.seed;
             let parked = self.children.values().filter(|real| **real == Real::Parked).count();
             match &self.report {
-                None => assert_eq!(parked, 0, "seed {seed}: nobody is forgotten"),
+                None => {
+                    assert_eq!(parked, 0, "seed {seed}: nobody is forgotten");
+                    assert!(!self.is_spent, "seed {seed}: goes on beyond its budget");
+                }
                 Some(_) => assert_eq!(parked, self.children.len(), "seed {seed}: all are down"),
             }
         }
@@ -558,6 +566,7 @@ mod tests {
                     reports += 1;
                     if seed % 2 == 0 {
                         world.failures.clear();
+                        world.is_spent = false;
                         let actions = world.core.begin(world.now);
                         world.act(actions);
                         world.settle();

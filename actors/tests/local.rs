@@ -505,3 +505,26 @@ async fn thousands_of_concurrent_asks() {
     }
     assert_eq!((answered.load(Ordering::Relaxed), counter.add(0).await), (5000, Ok(5000)));
 }
+
+/// So many may wait for the end of one actor; those who gave up make room for others.
+#[tokio::test]
+async fn waits_for_an_end_have_a_limit_and_those_given_up_make_room() {
+    async fn is_told<F: Future>(end: &mut std::pin::Pin<Box<F>>) -> Option<F::Output> {
+        std::future::poll_fn(|cx| match end.as_mut().poll(cx) {
+            std::task::Poll::Ready(exit) => std::task::Poll::Ready(Some(exit)),
+            std::task::Poll::Pending => std::task::Poll::Ready(None),
+        })
+        .await
+    }
+    let rig = rig(16, WhenFull::Wait).await;
+    let mut waits: Vec<_> = (0..1 << 16).map(|_| Box::pin(rig.recorder.ended())).collect();
+    for end in &mut waits {
+        assert_eq!(is_told(end).await, None);
+    }
+    assert!(matches!(is_told(&mut Box::pin(rig.recorder.ended())).await, Some(Exit::Unreachable(_))));
+    waits.truncate(1);
+    let mut end = Box::pin(rig.recorder.ended());
+    assert_eq!(is_told(&mut end).await, None);
+    rig.recorder.stop();
+    assert_eq!((end.await, waits.remove(0).await), (Exit::Stopped, Exit::Stopped));
+}
